@@ -6,3 +6,6 @@ extern crate alloc;
 
 pub mod device;
 pub mod platform;
+
+#[cfg(test)]
+mod testing;
