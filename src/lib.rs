@@ -6,6 +6,7 @@ extern crate alloc;
 
 pub mod device;
 pub mod platform;
+pub mod sync;
 
 #[cfg(test)]
 mod testing;

@@ -5,6 +5,9 @@
 
 pub mod dma;
 pub mod ring;
+mod share;
 pub mod transport;
 
+pub use share::Data;
+pub(crate) use share::{Lent, TableBuilder, TableFull, lend, reclaim};
 pub use transport::{QueueLayout, SharedMemory, Transport, TransportError};

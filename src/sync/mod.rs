@@ -1,0 +1,21 @@
+//! Locks and wait queues.
+//!
+//! Three kinds, told apart by who may hold them and for how long:
+//!
+//! - [`SpinLock`] and [`SpinRwLock`]: short sections in thread context, never
+//!   across a request, never in interrupt context.
+//! - [`HandoffLock`]: a spin lock that interrupt handlers may reach for as well.
+//!   They never wait for it: where it is held, the holder does their work.
+//! - [`WaitQueue`]: where threads sleep, through the
+//!   [`Platform`](crate::platform::Platform).
+
+mod handoff;
+mod wait;
+
+pub use handoff::HandoffLock;
+pub use wait::{WaitEnd, WaitQueue};
+
+/// Guards a short section. See the module's text.
+pub type SpinLock<T> = spin::Mutex<T>;
+/// Guards a short section with many readers. See the module's text.
+pub type SpinRwLock<T> = spin::RwLock<T>;
