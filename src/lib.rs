@@ -4,9 +4,16 @@
 
 extern crate alloc;
 
+pub mod conn;
 pub mod device;
+pub mod errno;
+pub mod error;
 pub mod platform;
 pub mod sync;
+pub mod wire;
+
+pub use errno::Errno;
+pub use error::{Error, Result};
 
 #[cfg(test)]
 mod testing;

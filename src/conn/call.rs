@@ -1,17 +1,17 @@
 //! Sending a request and waiting for its reply.
 
+use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 
 use super::pool::{Class, SlotId};
 use super::slot::{Args, Cleanup, REPLY_OFFSET, REPLY_SPACE, Slot, SlotState, Waiter};
-use super::{Connection, State};
+use super::Connection;
 use crate::device::dma::DmaRegion;
 use crate::device::ring::{Access, Segment};
 use crate::device::{Data, Lent, TableBuilder, lend, reclaim};
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::{PAGE_SIZE, Platform, Signal};
-use crate::sync::SpinLock;
 use crate::wire::{
     self, Credentials, Expected, Opcode, REPLY_HEADER, ReplyError, ReplyShape, Request, Silence, Unique,
 };
@@ -81,12 +81,12 @@ impl<P: Platform> Connection<P> {
         }
         let args = slot.args.lock();
         let mut builder = TableBuilder::new(&slot.table, u16::MAX);
-        let _ = push_args::<P>(&args, slot, &mut builder);
+        let _ = push_args::<P>(&args, &mut builder);
         let _ = push_reply::<P>(&args, R::REPLY, &mut builder);
-        slot.segments.store(builder.finish(), core::sync::atomic::Ordering::Relaxed);
+        slot.segments.store(builder.finish(), Relaxed);
         drop(args);
         slot.arm(Cleanup::None, None);
-        self.submit(id, slot, R::OPCODE);
+        self.submit(id, slot, R::OPCODE, Class::Forced);
         Ok(())
     }
 
@@ -103,12 +103,11 @@ impl<P: Platform> Connection<P> {
 
     /// Gets a slot, in turn. Blocks while all are taken.
     pub(super) fn acquire(&self, class: Class) -> Result<SlotId> {
-        let allowed = || match (class, self.state()) {
-            (Class::Forced, State::Starting) => Ok(()),
-            _ => self.check_state(),
-        };
+        let allowed = || if class == Class::Session { Ok(()) } else { self.check_state() };
         allowed()?;
-        self.tidy();
+        if !class.is_forced() {
+            self.tidy();
+        }
         let ticket = match self.pool.take(&self.platform, class) {
             Ok(id) => return Ok(id),
             Err(ticket) => ticket,
@@ -123,12 +122,11 @@ impl<P: Platform> Connection<P> {
             if let Some(id) = self.pool.redeem(&self.platform, &ticket, class) {
                 return Ok(id);
             }
-            if self.platform.signal() != Signal::None && class != Class::Forced {
+            if self.platform.signal() != Signal::None && !class.is_forced() {
                 self.pool.leave(&self.platform, ticket);
                 return Err(Error::new(Errno::EINTR, Origin::Platform));
             }
             self.poll();
-            self.tidy();
             if self.device_failed() {
                 self.lose_device("it needs a reset");
                 continue;
@@ -150,7 +148,7 @@ impl<P: Platform> Connection<P> {
     fn encode<R: Request>(&self, slot: &Slot<P>, request: &R, class: Class) -> Result<()> {
         let unique = self.unique();
         let limits = self.limits();
-        let credentials = if class == Class::Forced {
+        let credentials = if class.is_forced() {
             Credentials::DRIVER
         } else {
             let caller = self.platform.caller();
@@ -173,7 +171,6 @@ impl<P: Platform> Connection<P> {
         };
         args.len = encoded.args;
         args.page.bytes_mut()[REPLY_OFFSET..REPLY_OFFSET + REPLY_HEADER].fill(0);
-        use core::sync::atomic::Ordering::Relaxed;
         slot.unique.store(unique.get(), Relaxed);
         slot.opcode.store(R::OPCODE.to_wire(), Relaxed);
         slot.node.store(request.node().map_or(0, wire::NodeId::get), Relaxed);
@@ -182,17 +179,19 @@ impl<P: Platform> Connection<P> {
     }
 
     /// Gives an armed slot to the device.
-    fn submit(&self, id: SlotId, slot: &Slot<P>, opcode: Opcode) {
+    fn submit(&self, id: SlotId, slot: &Slot<P>, opcode: Opcode, class: Class) {
         let n = self.queues.len();
         let index = if n == 1 { 0 } else { self.place(opcode) % n };
-        slot.queue.store(index as u16, core::sync::atomic::Ordering::Relaxed);
+        slot.queue.store(index as u16, Relaxed);
         self.queues[index].submit(id, &self.env());
         // The connection may have ended since it was checked: then the reset
         // that ended it did not see this request.
-        if self.state().refusal().is_some() && self.state() != State::Starting {
-            if slot.is_with_device() && slot.lose(&self.platform) == SlotState::Returned {
-                self.pool.give_back(&self.platform, id);
-            }
+        if class != Class::Session
+            && self.state().refusal().is_some()
+            && slot.is_with_device()
+            && slot.lose(&self.platform) == SlotState::Returned
+        {
+            self.pool.give_back(&self.platform, id);
         }
     }
 
@@ -205,7 +204,7 @@ impl<P: Platform> Connection<P> {
     /// given up. Returns the error to report in the latter case.
     fn wait(&self, id: SlotId, opcode: Opcode, lent: bool) -> Option<Error> {
         let slot = self.pool.slot(id);
-        let queue = &self.queues[usize::from(slot.queue.load(core::sync::atomic::Ordering::Relaxed))];
+        let queue = &self.queues[usize::from(slot.queue.load(Relaxed))];
         let sleeps = self.platform.can_sleep();
         let env = self.env();
         let limit = self.deadline_of(opcode);
@@ -243,14 +242,17 @@ impl<P: Platform> Connection<P> {
             }
             if ending.is_none() {
                 if self.platform.signal() == Signal::Kill {
-                    ending = Some((Error::new(Errno::EINTR, Origin::Platform), now + self.config.grace));
+                    // With the caller's buffers at the device, only the deadline
+                    // justifies a reset.
+                    let patience = if lent { limit.unwrap_or(self.config.grace) } else { self.config.grace };
+                    ending = Some((Error::new(Errno::EINTR, Origin::Platform), now + patience));
                     self.interrupt_request(slot);
                 } else if deadline.is_some_and(|deadline| now >= deadline) {
                     self.counters.timeouts.add(1);
                     log::error!("virtio-fs: {opcode} did not come back in {:?}", limit.unwrap_or_default());
                     ending = Some((Error::new(Errno::ETIMEDOUT, Origin::Device), now + self.config.grace));
                     self.interrupt_request(slot);
-                } else if self.platform.signal() == Signal::Interrupt && opcode == Opcode::SETLKW {
+                } else if self.platform.signal() == Signal::Interrupt && opcode == Opcode::Setlkw {
                     self.interrupt_request(slot);
                 }
             }
@@ -282,14 +284,14 @@ impl<P: Platform> Connection<P> {
 
     fn deadline_of(&self, opcode: Opcode) -> Option<Duration> {
         let ours = match opcode {
-            Opcode::READ
-            | Opcode::WRITE
-            | Opcode::COPY_FILE_RANGE
-            | Opcode::COPY_FILE_RANGE_64
-            | Opcode::FALLOCATE
-            | Opcode::IOCTL => self.config.deadlines.data,
-            Opcode::SETLKW => return self.config.deadlines.lock,
-            Opcode::FSYNC | Opcode::FSYNCDIR | Opcode::SYNCFS | Opcode::FLUSH => self.config.deadlines.sync,
+            Opcode::Read
+            | Opcode::Write
+            | Opcode::CopyFileRange
+            | Opcode::CopyFileRange64
+            | Opcode::Fallocate
+            | Opcode::Ioctl => self.config.deadlines.data,
+            Opcode::Setlkw => return self.config.deadlines.lock,
+            Opcode::Fsync | Opcode::Fsyncdir | Opcode::Syncfs | Opcode::Flush => self.config.deadlines.sync,
             _ => self.config.deadlines.metadata,
         };
         match (ours, self.limits.read().request_timeout) {
@@ -301,7 +303,7 @@ impl<P: Platform> Connection<P> {
     /// Asks the server to hurry with a request, once (S2-08).
     fn interrupt_request(&self, slot: &Slot<P>) {
         if slot.interrupt_once()
-            && let Some(unique) = Unique::new(slot.unique.load(core::sync::atomic::Ordering::Relaxed))
+            && let Some(unique) = Unique::new(slot.unique.load(Relaxed))
         {
             self.counters.interrupts_sent.add(1);
             self.forgets.interrupt(self, unique);
@@ -331,7 +333,7 @@ impl<P: Platform> Flight<'_, '_, '_, P> {
             let args = slot.args.lock();
             let mut builder = TableBuilder::new(&slot.table, limit);
             let full = |_| Unfit::Table(0);
-            push_args::<P>(&args, slot, &mut builder).map_err(full)?;
+            push_args::<P>(&args, &mut builder).map_err(full)?;
             if data_out > 0 {
                 // SAFETY: `self` borrows the buffers and takes them back in its
                 // `drop`, after the device has returned the request.
@@ -344,10 +346,10 @@ impl<P: Platform> Flight<'_, '_, '_, P> {
                 let lent = unsafe { lend(self.data, data_in, P::SHARE_GRANULE, &mut builder) };
                 self.lent = Some(lent.map_err(Unfit::Table)?);
             }
-            slot.segments.store(builder.finish(), core::sync::atomic::Ordering::Relaxed);
+            slot.segments.store(builder.finish(), Relaxed);
         }
         slot.arm(cleanup_of(R::OPCODE), Some(Waiter::Thread(conn.platform.current_thread())));
-        conn.submit(self.id, slot, R::OPCODE);
+        conn.submit(self.id, slot, R::OPCODE, self.class);
         if let Some(error) = conn.wait(self.id, R::OPCODE, self.lent.is_some()) {
             // The slot is an orphan now: it comes back by itself.
             core::mem::forget(self);
@@ -394,8 +396,8 @@ impl<P: Platform> Connection<P> {
         let fixed = R::REPLY.fixed_area().min(REPLY_SPACE);
         slot.args.lock().page.read(REPLY_OFFSET, &mut area[..fixed]);
         let (header, body) = area.split_first_chunk::<REPLY_HEADER>().expect("512 bytes hold a header");
-        let unique = slot.unique.load(core::sync::atomic::Ordering::Relaxed);
-        let silence = if R::OPCODE == Opcode::DESTROY { Silence::Accept } else { self.config.silence };
+        let unique = slot.unique.load(Relaxed);
+        let silence = if R::OPCODE == Opcode::Destroy { Silence::Accept } else { self.config.silence };
         let expected = Expected {
             unique: Unique::new(unique).unwrap_or(Unique::nth(0)),
             shape: R::REPLY,
@@ -419,7 +421,7 @@ impl<P: Platform> Connection<P> {
             }
             Err(ReplyError::Malformed(why)) => {
                 self.counters.malformed_replies.add(1);
-                let node = slot.node.load(core::sync::atomic::Ordering::Relaxed);
+                let node = slot.node.load(Relaxed);
                 log::error!("virtio-fs: malformed reply to {} of node {node}: {why}", R::OPCODE);
                 Err(Error::new(why.errno(), Origin::Protocol))
             }
@@ -429,7 +431,6 @@ impl<P: Platform> Connection<P> {
 
 fn push_args<P: Platform>(
     args: &Args<P>,
-    _slot: &Slot<P>,
     builder: &mut TableBuilder<'_, P::Hal>,
 ) -> Result<(), crate::device::TableFull> {
     let addr = args.long.as_ref().map_or(args.page.paddr(0), |long| long.paddr(0));
@@ -452,10 +453,10 @@ fn push_reply<P: Platform>(
 /// Says what a reply hands out that must be handed back if nobody takes it.
 const fn cleanup_of(opcode: Opcode) -> Cleanup {
     match opcode {
-        Opcode::LOOKUP | Opcode::MKNOD | Opcode::MKDIR | Opcode::SYMLINK | Opcode::LINK => Cleanup::Entry,
-        Opcode::OPEN => Cleanup::Open,
-        Opcode::OPENDIR => Cleanup::OpenDir,
-        Opcode::CREATE | Opcode::TMPFILE => Cleanup::EntryOpen,
+        Opcode::Lookup | Opcode::Mknod | Opcode::Mkdir | Opcode::Symlink | Opcode::Link => Cleanup::Entry,
+        Opcode::Open => Cleanup::Open,
+        Opcode::Opendir => Cleanup::OpenDir,
+        Opcode::Create | Opcode::Tmpfile => Cleanup::EntryOpen,
         _ => Cleanup::None,
     }
 }

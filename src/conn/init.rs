@@ -7,7 +7,7 @@ use super::limits::Limits;
 use super::open::OpenError;
 use super::pool::Class;
 use super::{Connection, State};
-use crate::device::{Data, Transport};
+use crate::device::Data;
 use crate::platform::{PAGE_SIZE, Platform};
 use crate::wire::{Dialect, Init, InitFlags as F, InitReply, MAJOR, MINOR, NAME_MAX, NAME_MAX_LONG};
 
@@ -127,7 +127,7 @@ pub(super) fn negotiate<P: Platform>(conn: &Connection<P>) -> Result<Limits, Ope
     let sent = offered(&conn.config.offer);
     let mut init = Init { major: MAJOR, minor: MINOR, max_readahead: conn.config.max_readahead, flags: sent };
     for _ in 0..2 {
-        let reply = conn.call(&init, Data::None, Class::Forced).map_err(|error| {
+        let reply = conn.call(&init, Data::None, Class::Session).map_err(|error| {
             conn.state.change(State::Starting, State::Refused);
             OpenError::Init(error)
         })?;
@@ -186,11 +186,6 @@ fn settle(sent: F, reply: &InitReply, our_readahead: u32) -> Limits {
         },
         name_max: if max_pages > 1 { NAME_MAX_LONG } else { NAME_MAX },
     }
-}
-
-/// Whether the device has a window that could be used.
-pub(super) fn has_window<P: Platform>(conn: &Connection<P>) -> bool {
-    conn.transport.shared_memory(0).is_some()
 }
 
 #[cfg(test)]

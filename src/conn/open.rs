@@ -19,6 +19,7 @@ use crate::device::config::{ConfigError, FsConfig};
 use crate::device::dma::OutOfDma;
 use crate::device::ring::RingFeatures;
 use crate::device::transport::{DeviceStatus, Transport, TransportError};
+use crate::device::Data;
 use crate::error::Error;
 use crate::platform::Platform;
 use crate::sync::{SpinRwLock, WaitQueue};
@@ -272,14 +273,10 @@ impl<P: Platform> Connection<P> {
         }
         if !self.device_failed() {
             // Its outcome changes nothing.
-            if let Err(error) = self.destroy() {
+            if let Err(error) = self.call(&Destroy, Data::None, Class::Session) {
                 log::warn!("virtio-fs: {}: DESTROY: {error}", self.device.tag);
             }
         }
         self.stop_device();
-    }
-
-    fn destroy(&self) -> crate::error::Result<()> {
-        self.call_at_end(&Destroy, Class::Forced)
     }
 }

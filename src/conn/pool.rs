@@ -31,9 +31,18 @@ pub enum Class {
     /// Somebody's read-ahead or write-back: waits in line, and only so many of
     /// them are active at once (`max_background` of INIT).
     Background,
-    /// May take the reserved slots, carries no credentials, and is not refused
-    /// while the connection closes.
+    /// RELEASE, FLUSH and their like: may take the reserved slots, overtakes, and
+    /// carries no credentials.
     Forced,
+    /// INIT and DESTROY: as `Forced`, and sent when nothing else may be.
+    Session,
+}
+
+impl Class {
+    /// Returns whether the request must neither fail nor wait behind others.
+    pub(crate) const fn is_forced(self) -> bool {
+        matches!(self, Self::Forced | Self::Session)
+    }
 }
 
 /// All slots of a connection.
@@ -100,14 +109,14 @@ impl<P: Platform> Pool<P> {
     /// Takes a slot, or a place in the line if it is somebody else's turn.
     pub(crate) fn take(&self, platform: &P, class: Class) -> Result<SlotId, Ticket> {
         self.with(platform, |line| {
-            let first = line.waiting.is_empty() || class == Class::Forced;
+            let first = line.waiting.is_empty() || class.is_forced();
             if let Some(id) = first.then(|| line.grant(class)).flatten() {
                 self.slot(id).set_state(SlotState::Owned);
                 return Ok(id);
             }
             let ticket = line.next_ticket;
             line.next_ticket += 1;
-            if class == Class::Forced {
+            if class.is_forced() {
                 line.waiting.push_front((ticket, platform.current_thread()));
             } else {
                 line.waiting.push_back((ticket, platform.current_thread()));
@@ -199,7 +208,7 @@ impl<P: Platform> Pool<P> {
 
 impl<P: Platform> Line<P> {
     fn grant(&mut self, class: Class) -> Option<SlotId> {
-        let keep = if class == Class::Forced { 0 } else { usize::from(RESERVED) };
+        let keep = if class.is_forced() { 0 } else { usize::from(RESERVED) };
         if self.free.len() <= keep {
             return None;
         }

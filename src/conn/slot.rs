@@ -8,7 +8,6 @@
 //! The state is one atomic word, because it is changed by whoever reaps the
 //! ring, possibly in interrupt context, and by the caller.
 
-use alloc::sync::Arc;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, fence};
 use core::task::Waker;
@@ -122,8 +121,8 @@ pub(crate) struct Args<P: Platform> {
     pub(crate) page: DmaRegion<P::Hal>,
     /// For arguments that are too long for the page (a long symlink target).
     pub(crate) long: Option<DmaRegion<P::Hal>>,
-    /// A payload that the request owns, so that it can be orphaned.
-    pub(crate) owned: Option<Arc<DmaRegion<P::Hal>>>,
+    /// Length of the arguments in bytes.
+    pub(crate) len: usize,
 }
 
 impl<P: Platform> Slot<P> {
@@ -141,7 +140,7 @@ impl<P: Platform> Slot<P> {
             node: AtomicU64::new(0),
             waiter: SpinLock::new(None),
             table: DescriptorTable::new(max_segments)?,
-            args: SpinLock::new(Args { page: DmaRegion::new(PAGE_SIZE)?, long: None, owned: None }),
+            args: SpinLock::new(Args { page: DmaRegion::new(PAGE_SIZE)?, long: None, len: 0 }),
         })
     }
 

@@ -1,12 +1,13 @@
 //! Work that belongs to no caller.
 
+use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 
 use super::pool::{Class, SlotId};
 use super::slot::Cleanup;
 use super::{Connection, State};
 use crate::platform::Platform;
-use crate::wire::{Found, Lookup, NodeId, Opcode, Open, Opendir, Release, Releasedir};
+use crate::wire::{Create, Found, LockOwner, Lookup, NodeId, Open, OpenFlags, Release, ReleaseFlags, Releasedir, Request};
 
 impl<P: Platform> Connection<P> {
     /// Does what is due, without blocking for longer than a request takes:
@@ -44,5 +45,47 @@ impl<P: Platform> Connection<P> {
             self.clean_up(id);
         }
         self.forgets.flush_old(self);
+    }
+
+    /// Hands back what an abandoned reply handed out.
+    fn clean_up(&self, id: SlotId) {
+        let slot = self.pool.slot(id);
+        let cleanup = slot.cleanup();
+        let node = NodeId::new(slot.node.load(Relaxed));
+        let (mut forget, mut release) = (None, None);
+        match cleanup {
+            Cleanup::None => {}
+            Cleanup::Entry => {
+                if let Ok(Found::Entry(entry)) = self.read_reply::<Lookup<'_>>(slot, Lookup::REPLY.fixed_area()) {
+                    forget = Some(entry.node);
+                }
+            }
+            Cleanup::Open | Cleanup::OpenDir => {
+                if let Ok(opened) = self.read_reply::<Open>(slot, Open::REPLY.fixed_area()) {
+                    release = node.map(|node| (node, opened.fh));
+                }
+            }
+            Cleanup::EntryOpen => {
+                if let Ok(created) = self.read_reply::<Create<'_>>(slot, Create::REPLY.fixed_area()) {
+                    forget = Some(created.entry.node);
+                    release = Some((created.entry.node, created.open.fh));
+                }
+            }
+        }
+        self.pool.put(&self.platform, id, Class::Normal);
+        if let Some((node, fh)) = release {
+            let dir = cleanup == Cleanup::OpenDir;
+            let sent = if dir {
+                self.post(&Releasedir { node, fh, flags: OpenFlags::empty() })
+            } else {
+                self.post(&Release { node, fh, flags: OpenFlags::empty(), release: ReleaseFlags::empty(), lock_owner: LockOwner(0) })
+            };
+            if let Err(error) = sent {
+                log::debug!("virtio-fs: handle of an abandoned open is left to the server: {error}");
+            }
+        }
+        if let Some(node) = forget {
+            self.forget(node, 1);
+        }
     }
 }

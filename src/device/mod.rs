@@ -3,6 +3,7 @@
 //! Nothing here knows FUSE. The device is a stranger: every number it supplies
 //! is checked where it is read.
 
+pub mod config;
 pub mod dma;
 pub mod ring;
 mod share;

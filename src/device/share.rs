@@ -192,7 +192,7 @@ pub(crate) unsafe fn lend<H: Hal>(
         "payload shorter than its request says"
     );
     let first = builder.next_index();
-    let (access, direction) = data.direction();
+    let (access, direction) = payload.direction();
     let mut done = 0;
     let mut apart = true;
     payload.pieces(bytes, granule, |piece| {
@@ -244,7 +244,7 @@ pub(crate) unsafe fn reclaim<H: Hal>(
     lent: Lent,
     table: &DescriptorTable<H>,
 ) {
-    let (_, direction) = data.direction();
+    let (_, direction) = payload.direction();
     let mut index = lent.first;
     let mut used = 0;
     payload.pieces(lent.bytes, lent.granule, |piece| {
