@@ -5,4 +5,6 @@
 extern crate alloc;
 
 pub mod device;
+pub mod errno;
 pub mod platform;
+pub mod wire;
