@@ -8,6 +8,7 @@ pub mod conn;
 pub mod device;
 pub mod errno;
 pub mod error;
+pub mod fs;
 pub mod platform;
 pub mod sync;
 pub mod wire;

@@ -3,9 +3,9 @@
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 
+use super::Connection;
 use super::pool::{Class, SlotId};
 use super::slot::{Args, Cleanup, REPLY_OFFSET, REPLY_SPACE, Slot, SlotState, Waiter};
-use super::Connection;
 use crate::device::dma::DmaRegion;
 use crate::device::ring::{Access, Segment};
 use crate::device::{Data, Lent, TableBuilder, lend, reclaim};
@@ -13,7 +13,8 @@ use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::{PAGE_SIZE, Platform, Signal};
 use crate::wire::{
-    self, Credentials, Expected, Opcode, REPLY_HEADER, ReplyError, ReplyShape, Request, Silence, Unique,
+    self, Credentials, Expected, Opcode, REPLY_HEADER, ReplyError, ReplyShape, Request, Silence,
+    Unique,
 };
 
 /// The most a reply's fixed part may hold.
@@ -46,7 +47,12 @@ impl<P: Platform> Connection<P> {
     /// The server's, or as the [module](super) describes. E2BIG if the data are
     /// in more pieces than the queue can take at once: [`fitting`](Self::fitting)
     /// says how much would do.
-    pub fn call<R: Request>(&self, request: &R, data: Data<'_, '_>, class: Class) -> Result<R::Reply> {
+    pub fn call<R: Request>(
+        &self,
+        request: &R,
+        data: Data<'_, '_>,
+        class: Class,
+    ) -> Result<R::Reply> {
         match self.try_call(request, data, class) {
             Ok(reply) => Ok(reply),
             Err(Unfit::Failed(error)) => Err(error),
@@ -65,29 +71,35 @@ impl<P: Platform> Connection<P> {
         usize::from(table.saturating_sub(3)) * PAGE_SIZE
     }
 
-    /// Sends a request that nobody waits for. It waits for a slot, but not for
-    /// the reply, which is dropped. Blocks as long as every slot is taken.
-    ///
-    /// # Errors
-    ///
-    /// As for requests that were never sent.
-    pub fn post<R: Request>(&self, request: &R) -> Result<()> {
-        debug_assert!(request.data_in() == 0 && request.data_out() == 0, "a posted request has no data");
-        let id = self.acquire(Class::Forced)?;
+    /// Sends a request whose reply nobody needs, if there is a free slot. Does not
+    /// block. Returns whether it was sent.
+    pub(super) fn post<R: Request>(&self, request: &R) -> bool {
+        debug_assert!(
+            request.data_in() == 0 && request.data_out() == 0,
+            "a posted request has no data"
+        );
+        let id = match self.pool.take(&self.platform, Class::Forced) {
+            Ok(id) => id,
+            Err(ticket) => {
+                self.pool.leave(&self.platform, ticket);
+                return false;
+            }
+        };
         let slot = self.pool.slot(id);
-        if let Err(error) = self.encode(slot, request, Class::Forced) {
+        if self.encode(slot, request, Class::Forced).is_err() {
             self.pool.put(&self.platform, id, Class::Forced);
-            return Err(error);
+            return false;
         }
         let args = slot.args.lock();
         let mut builder = TableBuilder::new(&slot.table, u16::MAX);
-        let _ = push_args::<P>(&args, &mut builder);
-        let _ = push_reply::<P>(&args, R::REPLY, &mut builder);
+        let described =
+            push_args::<P>(&args, &mut builder).and(push_reply::<P>(&args, R::REPLY, &mut builder));
+        debug_assert!(described.is_ok(), "a table holds at least four segments");
         slot.segments.store(builder.finish(), Relaxed);
         drop(args);
         slot.arm(Cleanup::None, None);
         self.submit(id, slot, R::OPCODE, Class::Forced);
-        Ok(())
+        true
     }
 
     fn try_call<R: Request>(
@@ -97,13 +109,25 @@ impl<P: Platform> Connection<P> {
         class: Class,
     ) -> Result<R::Reply, Unfit> {
         let id = self.acquire(class).map_err(Unfit::Failed)?;
-        let flight = Flight { conn: self, id, class, lent: None, data: &mut data };
+        let flight = Flight {
+            conn: self,
+            id,
+            class,
+            lent: None,
+            data: &mut data,
+        };
         flight.run(request)
     }
 
     /// Gets a slot, in turn. Blocks while all are taken.
     pub(super) fn acquire(&self, class: Class) -> Result<SlotId> {
-        let allowed = || if class == Class::Session { Ok(()) } else { self.check_state() };
+        let allowed = || {
+            if class == Class::Session {
+                Ok(())
+            } else {
+                self.check_state()
+            }
+        };
         allowed()?;
         if !class.is_forced() {
             self.tidy();
@@ -131,7 +155,8 @@ impl<P: Platform> Connection<P> {
                 self.lose_device("it needs a reset");
                 continue;
             }
-            self.platform.park(Some(self.now() + Duration::from_millis(100)));
+            self.platform
+                .park(Some(self.now() + Duration::from_millis(100)));
         }
     }
 
@@ -152,7 +177,11 @@ impl<P: Platform> Connection<P> {
             Credentials::DRIVER
         } else {
             let caller = self.platform.caller();
-            Credentials { uid: caller.uid, gid: caller.gid, pid: caller.pid }
+            Credentials {
+                uid: caller.uid,
+                gid: caller.gid,
+                pid: caller.pid,
+            }
         };
         log::trace!("virtio-fs: > {} {request}", unique.get());
         let mut args = slot.args.lock();
@@ -164,16 +193,25 @@ impl<P: Platform> Connection<P> {
             Err(too_long) => {
                 self.counters.long_requests.add(1);
                 let no_memory = |_| Error::new(Errno::ENOMEM, Origin::Platform);
-                let long = args.long.insert(DmaRegion::new(too_long.needed).map_err(no_memory)?);
-                wire::encode(request, unique, credentials, limits.dialect, long.bytes_mut())
-                    .map_err(|_| Error::caller(Errno::E2BIG))?
+                let long = args
+                    .long
+                    .insert(DmaRegion::new(too_long.needed).map_err(no_memory)?);
+                wire::encode(
+                    request,
+                    unique,
+                    credentials,
+                    limits.dialect,
+                    long.bytes_mut(),
+                )
+                .map_err(|_| Error::caller(Errno::E2BIG))?
             }
         };
         args.len = encoded.args;
         args.page.bytes_mut()[REPLY_OFFSET..REPLY_OFFSET + REPLY_HEADER].fill(0);
         slot.unique.store(unique.get(), Relaxed);
         slot.opcode.store(R::OPCODE.to_wire(), Relaxed);
-        slot.node.store(request.node().map_or(0, wire::NodeId::get), Relaxed);
+        slot.node
+            .store(request.node().map_or(0, wire::NodeId::get), Relaxed);
         self.counters.request(R::OPCODE.to_wire());
         Ok(())
     }
@@ -244,13 +282,23 @@ impl<P: Platform> Connection<P> {
                 if self.platform.signal() == Signal::Kill {
                     // With the caller's buffers at the device, only the deadline
                     // justifies a reset.
-                    let patience = if lent { limit.unwrap_or(self.config.grace) } else { self.config.grace };
+                    let patience = if lent {
+                        limit.unwrap_or(self.config.grace)
+                    } else {
+                        self.config.grace
+                    };
                     ending = Some((Error::new(Errno::EINTR, Origin::Platform), now + patience));
                     self.interrupt_request(slot);
                 } else if deadline.is_some_and(|deadline| now >= deadline) {
                     self.counters.timeouts.add(1);
-                    log::error!("virtio-fs: {opcode} did not come back in {:?}", limit.unwrap_or_default());
-                    ending = Some((Error::new(Errno::ETIMEDOUT, Origin::Device), now + self.config.grace));
+                    log::error!(
+                        "virtio-fs: {opcode} did not come back in {:?}",
+                        limit.unwrap_or_default()
+                    );
+                    ending = Some((
+                        Error::new(Errno::ETIMEDOUT, Origin::Device),
+                        now + self.config.grace,
+                    ));
                     self.interrupt_request(slot);
                 } else if self.platform.signal() == Signal::Interrupt && opcode == Opcode::Setlkw {
                     self.interrupt_request(slot);
@@ -275,7 +323,8 @@ impl<P: Platform> Connection<P> {
             };
             // A lost interrupt or a silent death of the device is found in time.
             let look = now + Duration::from_millis(500);
-            self.platform.park(Some(wake.map_or(look, |wake| wake.min(look))));
+            self.platform
+                .park(Some(wake.map_or(look, |wake| wake.min(look))));
             if sleeps && self.now() >= look {
                 queue.reap(&env);
             }
@@ -291,7 +340,9 @@ impl<P: Platform> Connection<P> {
             | Opcode::Fallocate
             | Opcode::Ioctl => self.config.deadlines.data,
             Opcode::Setlkw => return self.config.deadlines.lock,
-            Opcode::Fsync | Opcode::Fsyncdir | Opcode::Syncfs | Opcode::Flush => self.config.deadlines.sync,
+            Opcode::Fsync | Opcode::Fsyncdir | Opcode::Syncfs | Opcode::Flush => {
+                self.config.deadlines.sync
+            }
             _ => self.config.deadlines.metadata,
         };
         match (ours, self.limits.read().request_timeout) {
@@ -326,7 +377,8 @@ impl<P: Platform> Flight<'_, '_, '_, P> {
     fn run<R: Request>(mut self, request: &R) -> Result<R::Reply, Unfit> {
         let conn = self.conn;
         let slot = conn.pool.slot(self.id);
-        conn.encode(slot, request, self.class).map_err(Unfit::Failed)?;
+        conn.encode(slot, request, self.class)
+            .map_err(Unfit::Failed)?;
         let (data_out, data_in) = (request.data_out(), request.data_in());
         let limit = conn.queues[0].with_ring(|ring| ring.max_segments(slot.table.capacity()));
         {
@@ -348,7 +400,10 @@ impl<P: Platform> Flight<'_, '_, '_, P> {
             }
             slot.segments.store(builder.finish(), Relaxed);
         }
-        slot.arm(cleanup_of(R::OPCODE), Some(Waiter::Thread(conn.platform.current_thread())));
+        slot.arm(
+            cleanup_of(R::OPCODE),
+            Some(Waiter::Thread(conn.platform.current_thread())),
+        );
         conn.submit(self.id, slot, R::OPCODE, self.class);
         if let Some(error) = conn.wait(self.id, R::OPCODE, self.lent.is_some()) {
             // The slot is an orphan now: it comes back by itself.
@@ -361,11 +416,17 @@ impl<P: Platform> Flight<'_, '_, '_, P> {
         conn.read_reply::<R>(slot, capacity).map_err(Unfit::Failed)
     }
 
-    #[expect(unsafe_code, reason = "takes the caller's buffers back from the device")]
+    #[expect(
+        unsafe_code,
+        reason = "takes the caller's buffers back from the device"
+    )]
     fn take_back(&mut self) {
         if let Some(lent) = self.lent.take() {
             let slot = self.conn.pool.slot(self.id);
-            debug_assert!(!slot.is_with_device(), "buffers taken back from under the device");
+            debug_assert!(
+                !slot.is_with_device(),
+                "buffers taken back from under the device"
+            );
             // SAFETY: `lent` was made for this data and this slot's table, and
             // the device has returned the request, was reset, or never got it.
             unsafe { reclaim(self.data, lent, &slot.table) };
@@ -379,7 +440,8 @@ impl<P: Platform> Drop for Flight<'_, '_, '_, P> {
         while slot.is_with_device() {
             // Only a panic of the platform's gets here. The buffers are about to
             // go away, so the device must be done with them.
-            self.conn.lose_device("a caller left in the middle of a request");
+            self.conn
+                .lose_device("a caller left in the middle of a request");
         }
         self.take_back();
         self.conn.pool.put(&self.conn.platform, self.id, self.class);
@@ -388,16 +450,26 @@ impl<P: Platform> Drop for Flight<'_, '_, '_, P> {
 
 impl<P: Platform> Connection<P> {
     /// Checks and parses the reply in a slot.
-    pub(super) fn read_reply<R: Request>(&self, slot: &Slot<P>, capacity: usize) -> Result<R::Reply> {
+    pub(super) fn read_reply<R: Request>(
+        &self,
+        slot: &Slot<P>,
+        capacity: usize,
+    ) -> Result<R::Reply> {
         if slot.is_lost() {
             return Err(Error::new(Errno::EIO, Origin::Device));
         }
         let mut area = [0u8; REPLY_SPACE];
         let fixed = R::REPLY.fixed_area().min(REPLY_SPACE);
         slot.args.lock().page.read(REPLY_OFFSET, &mut area[..fixed]);
-        let (header, body) = area.split_first_chunk::<REPLY_HEADER>().expect("512 bytes hold a header");
+        let (header, body) = area
+            .split_first_chunk::<REPLY_HEADER>()
+            .expect("512 bytes hold a header");
         let unique = slot.unique.load(Relaxed);
-        let silence = if R::OPCODE == Opcode::Destroy { Silence::Accept } else { self.config.silence };
+        let silence = if R::OPCODE == Opcode::Destroy {
+            Silence::Accept
+        } else {
+            self.config.silence
+        };
         let expected = Expected {
             unique: Unique::new(unique).unwrap_or(Unique::nth(0)),
             shape: R::REPLY,
@@ -422,7 +494,10 @@ impl<P: Platform> Connection<P> {
             Err(ReplyError::Malformed(why)) => {
                 self.counters.malformed_replies.add(1);
                 let node = slot.node.load(Relaxed);
-                log::error!("virtio-fs: malformed reply to {} of node {node}: {why}", R::OPCODE);
+                log::error!(
+                    "virtio-fs: malformed reply to {} of node {node}: {why}",
+                    R::OPCODE
+                );
                 Err(Error::new(why.errno(), Origin::Protocol))
             }
         }
@@ -433,8 +508,15 @@ fn push_args<P: Platform>(
     args: &Args<P>,
     builder: &mut TableBuilder<'_, P::Hal>,
 ) -> Result<(), crate::device::TableFull> {
-    let addr = args.long.as_ref().map_or(args.page.paddr(0), |long| long.paddr(0));
-    builder.push(Segment { addr, len: args.len as u32, access: Access::Read })
+    let addr = args
+        .long
+        .as_ref()
+        .map_or(args.page.paddr(0), |long| long.paddr(0));
+    builder.push(Segment {
+        addr,
+        len: args.len as u32,
+        access: Access::Read,
+    })
 }
 
 fn push_reply<P: Platform>(
@@ -447,13 +529,19 @@ fn push_reply<P: Platform>(
     if len == 0 {
         return Ok(());
     }
-    builder.push(Segment { addr: args.page.paddr(REPLY_OFFSET), len: len as u32, access: Access::Write })
+    builder.push(Segment {
+        addr: args.page.paddr(REPLY_OFFSET),
+        len: len as u32,
+        access: Access::Write,
+    })
 }
 
 /// Says what a reply hands out that must be handed back if nobody takes it.
 const fn cleanup_of(opcode: Opcode) -> Cleanup {
     match opcode {
-        Opcode::Lookup | Opcode::Mknod | Opcode::Mkdir | Opcode::Symlink | Opcode::Link => Cleanup::Entry,
+        Opcode::Lookup | Opcode::Mknod | Opcode::Mkdir | Opcode::Symlink | Opcode::Link => {
+            Cleanup::Entry
+        }
         Opcode::Open => Cleanup::Open,
         Opcode::Opendir => Cleanup::OpenDir,
         Opcode::Create | Opcode::Tmpfile => Cleanup::EntryOpen,

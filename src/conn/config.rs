@@ -104,7 +104,12 @@ pub struct Offer {
 
 impl Default for Offer {
     fn default() -> Self {
-        Self { remote_locks: true, posix_acl: true, submounts: true, data_cache: false }
+        Self {
+            remote_locks: true,
+            posix_acl: true,
+            submounts: true,
+            data_cache: false,
+        }
     }
 }
 

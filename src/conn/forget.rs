@@ -22,8 +22,8 @@ use crate::error::{Error, Origin, Result};
 use crate::platform::{PAGE_SIZE, Platform};
 use crate::sync::{HandoffLock, SpinLock};
 use crate::wire::{
-    self, BatchForget, Credentials, Dialect, Forget, ForgetOne, Interrupt, NodeId, Opcode, REQUEST_HEADER,
-    Request, Unique,
+    self, BatchForget, Credentials, Dialect, Forget, ForgetOne, Interrupt, NodeId, Opcode,
+    REQUEST_HEADER, Request, Unique,
 };
 
 /// Messages that may be on the queue at once.
@@ -65,9 +65,18 @@ struct Message<P: Platform> {
 impl<P: Platform> Forgets<P> {
     pub(super) fn new(size: u16, features: RingFeatures, batch: usize) -> Result<Self, OutOfDma> {
         let count = MESSAGES.min(size);
-        let message = |_| Ok(Message { page: DmaRegion::new(PAGE_SIZE)?, table: DescriptorTable::new(1)? });
+        let message = |_| {
+            Ok(Message {
+                page: DmaRegion::new(PAGE_SIZE)?,
+                table: DescriptorTable::new(1)?,
+            })
+        };
         Ok(Self {
-            pending: SpinLock::new(Pending { list: Vec::new(), reserved: 0, oldest: Duration::ZERO }),
+            pending: SpinLock::new(Pending {
+                list: Vec::new(),
+                reserved: 0,
+                oldest: Duration::ZERO,
+            }),
             count: AtomicUsize::new(0),
             channel: HandoffLock::new(Channel {
                 ring: Ring::new(size, features)?,
@@ -80,7 +89,8 @@ impl<P: Platform> Forgets<P> {
     }
 
     pub(super) fn layout(&self, vector: Option<u16>) -> QueueLayout {
-        self.channel.with(|channel| channel.ring.layout(vector), |_| ())
+        self.channel
+            .with(|channel| channel.ring.layout(vector), |_| ())
     }
 
     /// Takes finished messages off the ring. Any context.
@@ -150,7 +160,9 @@ impl<P: Platform> Forgets<P> {
 
     /// Sends what has waited long enough. Does not block.
     pub(super) fn flush_old(&self, conn: &Connection<P>) {
-        if self.count.load(Relaxed) > 0 && conn.now().saturating_sub(self.pending.lock().oldest) >= MAX_AGE {
+        if self.count.load(Relaxed) > 0
+            && conn.now().saturating_sub(self.pending.lock().oldest) >= MAX_AGE
+        {
             self.flush(conn);
         }
     }
@@ -198,7 +210,9 @@ impl<P: Platform> Channel<P> {
     }
 
     fn send<R: Request>(&mut self, request: &R, unique: Unique, dialect: Dialect) -> bool {
-        let Some(token) = self.free.pop() else { return false };
+        let Some(token) = self.free.pop() else {
+            return false;
+        };
         let message = &mut self.messages[usize::from(token)];
         let bytes = message.page.bytes_mut();
         let Ok(encoded) = wire::encode(request, unique, Credentials::DRIVER, dialect, bytes) else {
@@ -206,7 +220,15 @@ impl<P: Platform> Channel<P> {
             return false;
         };
         let addr = message.page.paddr(0);
-        message.table.set(0, Segment { addr, len: encoded.args as u32, access: Access::Read }, false);
+        message.table.set(
+            0,
+            Segment {
+                addr,
+                len: encoded.args as u32,
+                access: Access::Read,
+            },
+            false,
+        );
         if self.ring.add(token, &message.table, 1).is_err() {
             self.free.push(token);
             return false;
@@ -240,12 +262,14 @@ impl<P: Platform> Channel<P> {
             self.send(&first, unique, dialect)
         } else {
             conn.counters.request(Opcode::BatchForget.to_wire());
-            self.send(&BatchForget { nodes: &batch[..n] }, unique, dialect)
+            self.send(&BatchForget::split(&batch[..n]).0, unique, dialect)
         };
         if sent {
             conn.counters.forgets.add(n as u64);
         } else {
-            log::error!("virtio-fs: {n} node ids could not be forgotten: the high priority queue is broken");
+            log::error!(
+                "virtio-fs: {n} node ids could not be forgotten: the high priority queue is broken"
+            );
         }
         sent
     }

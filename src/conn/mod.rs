@@ -38,6 +38,7 @@ mod worker;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
@@ -53,7 +54,7 @@ pub use state::State;
 use crate::device::{Transport, config::FsConfig, transport::DeviceStatus};
 use crate::error::{Error, Result};
 use crate::platform::Platform;
-use crate::sync::{SpinRwLock, WaitQueue};
+use crate::sync::{SpinLock, SpinRwLock, WaitQueue};
 use forget::Forgets;
 use pool::Pool;
 use queue::{Env, Queue};
@@ -73,6 +74,8 @@ pub struct Connection<P: Platform> {
     pool: Pool<P>,
     queues: Box<[Queue<P>]>,
     forgets: Forgets<P>,
+    /// Handles that could not be released at once.
+    releases: SpinLock<Vec<worker::PendingRelease>>,
     next_unique: AtomicU64,
     /// Woken when the worker has something to do, or the state changed.
     events: WaitQueue<P>,
@@ -168,7 +171,8 @@ impl<P: Platform> Connection<P> {
     /// ECONNABORTED. For an administrator, or a kernel that shuts down while a
     /// server hangs. Blocks for the time of a device reset.
     pub fn abort(&self) {
-        if self.state.change(State::Ready, State::Aborted) || self.state.change(State::Starting, State::Aborted)
+        if self.state.change(State::Ready, State::Aborted)
+            || self.state.change(State::Starting, State::Aborted)
         {
             self.stop_device();
         }
@@ -185,8 +189,13 @@ impl<P: Platform> Connection<P> {
 
     /// Ends the connection because its device failed. Blocks for a reset.
     fn lose_device(&self, why: &str) {
-        if self.state.change(State::Ready, State::Lost) || self.state.change(State::Starting, State::Lost) {
-            log::error!("virtio-fs: lost the device with tag {}: {why}", self.device.tag);
+        if self.state.change(State::Ready, State::Lost)
+            || self.state.change(State::Starting, State::Lost)
+        {
+            log::error!(
+                "virtio-fs: lost the device with tag {}: {why}",
+                self.device.tag
+            );
             self.stop_device();
         }
     }

@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::AtomicU64;
 use core::time::Duration;
@@ -15,14 +16,14 @@ use super::pool::{Class, Pool};
 use super::queue::Queue;
 use super::state::{State, StateCell};
 use super::{Connection, Counters};
+use crate::device::Data;
 use crate::device::config::{ConfigError, FsConfig};
 use crate::device::dma::OutOfDma;
 use crate::device::ring::RingFeatures;
 use crate::device::transport::{DeviceStatus, Transport, TransportError};
-use crate::device::Data;
 use crate::error::Error;
 use crate::platform::Platform;
-use crate::sync::{SpinRwLock, WaitQueue};
+use crate::sync::{SpinLock, SpinRwLock, WaitQueue};
 use crate::wire::Destroy;
 
 /// The queue for FORGET and INTERRUPT.
@@ -76,11 +77,18 @@ impl fmt::Display for OpenError {
             Self::Busy => f.write_str("device is in use already"),
             Self::ResetStuck => f.write_str("device does not finish its reset"),
             Self::Legacy => f.write_str("device does not offer VIRTIO_F_VERSION_1"),
-            Self::FeaturesRefused(bits) => write!(f, "device refuses features {bits:#x}, which it offered"),
-            Self::Queue(n) => write!(f, "virtqueue {n} is missing or has fewer than {MIN_QUEUE_SIZE} entries"),
+            Self::FeaturesRefused(bits) => {
+                write!(f, "device refuses features {bits:#x}, which it offered")
+            }
+            Self::Queue(n) => write!(
+                f,
+                "virtqueue {n} is missing or has fewer than {MIN_QUEUE_SIZE} entries"
+            ),
             Self::OutOfMemory => f.write_str("not enough DMA memory for the queues"),
             Self::Init(e) => write!(f, "server did not answer INIT: {e}"),
-            Self::Version { major, minor } => write!(f, "server speaks FUSE {major}.{minor}, not 7.x"),
+            Self::Version { major, minor } => {
+                write!(f, "server speaks FUSE {major}.{minor}, not 7.x")
+            }
         }
     }
 }
@@ -173,14 +181,19 @@ impl<P: Platform> Connection<P> {
             limits.max_write / 1024
         );
         *conn.limits.write() = limits;
-        conn.pool.set_max_background(&conn.platform, limits.max_background);
+        conn.pool
+            .set_max_background(&conn.platform, limits.max_background);
         conn.state.change(State::Starting, State::Ready);
         Ok(conn)
     }
 
     /// Everything up to DRIVER_OK. All that can fail for memory comes before the
     /// step that lets the device go (S4-M23).
-    fn build(platform: Arc<P>, transport: Arc<P::Transport>, config: Config) -> Result<Self, OpenError> {
+    fn build(
+        platform: Arc<P>,
+        transport: Arc<P::Transport>,
+        config: Config,
+    ) -> Result<Self, OpenError> {
         transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
         let device = FsConfig::read(&*transport)?;
         let offered = Feature::from_bits_retain(transport.device_features());
@@ -194,7 +207,8 @@ impl<P: Platform> Connection<P> {
             | Feature::ORDER_PLATFORM;
         let features = offered & wanted;
         transport.set_driver_features(features.bits());
-        let negotiated = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK;
+        let negotiated =
+            DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK;
         transport.set_status(negotiated);
         if !transport.status().contains(DeviceStatus::FEATURES_OK) {
             transport.set_status(DeviceStatus::FAILED);
@@ -205,7 +219,10 @@ impl<P: Platform> Connection<P> {
             event_idx: features.contains(Feature::RING_EVENT_IDX),
         };
 
-        let count = device.request_queues.min(config.max_request_queues.into()).max(1) as u16;
+        let count = device
+            .request_queues
+            .min(config.max_request_queues.into())
+            .max(1) as u16;
         let pool = Pool::new(config.max_active, config.max_queue_size.min(MAX_SEGMENTS))?;
         let slots = pool.iter().count();
         let make = |index: u16| -> Result<Queue<P>, OpenError> {
@@ -217,8 +234,9 @@ impl<P: Platform> Connection<P> {
             let size = 1 << max.min(config.max_queue_size).max(MIN_QUEUE_SIZE).ilog2();
             Ok(Queue::new(index, size, ring_features, slots)?)
         };
-        let queues: Box<[Queue<P>]> =
-            (0..count).map(|n| make(FIRST_REQUEST_QUEUE + n)).collect::<Result<_, _>>()?;
+        let queues: Box<[Queue<P>]> = (0..count)
+            .map(|n| make(FIRST_REQUEST_QUEUE + n))
+            .collect::<Result<_, _>>()?;
         let hiprio_max = transport.max_queue_size(HIPRIO);
         if hiprio_max < MIN_QUEUE_SIZE {
             return Err(OpenError::Queue(HIPRIO));
@@ -248,6 +266,7 @@ impl<P: Platform> Connection<P> {
             pool,
             queues,
             forgets,
+            releases: SpinLock::new(Vec::new()),
             next_unique: AtomicU64::new(0),
             events: WaitQueue::new(),
         })
@@ -262,13 +281,19 @@ impl<P: Platform> Connection<P> {
             return;
         }
         self.pool.wake_all(&self.platform);
-        let patience = self.config.deadlines.data.unwrap_or(Duration::from_secs(60)) + self.config.grace;
+        let patience = self
+            .config
+            .deadlines
+            .data
+            .unwrap_or(Duration::from_secs(60))
+            + self.config.grace;
         let end = self.now() + patience;
         while self.load().0 > 0 && self.now() < end && !self.device_failed() {
             self.poll();
             self.tidy();
             if self.load().0 > 0 {
-                self.platform.park(Some(self.now() + Duration::from_millis(1)));
+                self.platform
+                    .park(Some(self.now() + Duration::from_millis(1)));
             }
         }
         if !self.device_failed() {

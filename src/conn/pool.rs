@@ -72,7 +72,9 @@ impl<P: Platform> Pool<P> {
     /// Allocates `count` slots for callers and the reserved ones.
     pub(crate) fn new(count: u16, max_segments: u16) -> Result<Self, OutOfDma> {
         let count = count.max(1) + RESERVED;
-        let slots: Box<[_]> = (0..count).map(|_| Slot::new(max_segments)).collect::<Result<_, _>>()?;
+        let slots: Box<[_]> = (0..count)
+            .map(|_| Slot::new(max_segments))
+            .collect::<Result<_, _>>()?;
         let line = Line {
             free: (0..count).rev().collect(),
             to_clean: Vec::with_capacity(count.into()),
@@ -93,12 +95,17 @@ impl<P: Platform> Pool<P> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot<P>)> {
-        self.slots.iter().enumerate().map(|(i, slot)| (SlotId(i as u16), slot))
+        self.slots
+            .iter()
+            .enumerate()
+            .map(|(i, slot)| (SlotId(i as u16), slot))
     }
 
     /// Returns how many slots are not free, and how many callers wait for one.
     pub(crate) fn load(&self, platform: &P) -> (usize, usize) {
-        self.with(platform, |line| (self.slots.len() - line.free.len(), line.waiting.len()))
+        self.with(platform, |line| {
+            (self.slots.len() - line.free.len(), line.waiting.len())
+        })
     }
 
     /// Sets how many background requests may be active at once.
@@ -128,7 +135,11 @@ impl<P: Platform> Pool<P> {
     /// Takes a slot if it is the ticket's turn.
     pub(crate) fn redeem(&self, platform: &P, ticket: &Ticket, class: Class) -> Option<SlotId> {
         self.with(platform, |line| {
-            if line.waiting.front().is_none_or(|(first, _)| *first != ticket.0) {
+            if line
+                .waiting
+                .front()
+                .is_none_or(|(first, _)| *first != ticket.0)
+            {
                 return None;
             }
             let id = line.grant(class)?;
@@ -208,7 +219,11 @@ impl<P: Platform> Pool<P> {
 
 impl<P: Platform> Line<P> {
     fn grant(&mut self, class: Class) -> Option<SlotId> {
-        let keep = if class.is_forced() { 0 } else { usize::from(RESERVED) };
+        let keep = if class.is_forced() {
+            0
+        } else {
+            usize::from(RESERVED)
+        };
         if self.free.len() <= keep {
             return None;
         }

@@ -31,14 +31,23 @@ struct State<P: Platform> {
 }
 
 impl<P: Platform> Queue<P> {
-    pub(crate) fn new(index: u16, size: u16, features: RingFeatures, slots: usize) -> Result<Self, OutOfDma> {
+    pub(crate) fn new(
+        index: u16,
+        size: u16,
+        features: RingFeatures,
+        slots: usize,
+    ) -> Result<Self, OutOfDma> {
         let state = State {
             ring: Ring::new(size, features)?,
             parked: VecDeque::with_capacity(slots),
             error: None,
             kick: false,
         };
-        Ok(Self { index, ring: HandoffLock::new(state), failed: AtomicBool::new(false) })
+        Ok(Self {
+            index,
+            ring: HandoffLock::new(state),
+            failed: AtomicBool::new(false),
+        })
     }
 
     /// Returns the queue's number on the device.
@@ -102,7 +111,8 @@ impl<P: Platform> Queue<P> {
             match state.ring.pop() {
                 Ok(Some(used)) => {
                     let id = SlotId(used.token);
-                    if env.pool.slot(id).complete(used.written, env.platform) == SlotState::Returned {
+                    if env.pool.slot(id).complete(used.written, env.platform) == SlotState::Returned
+                    {
                         env.pool.give_back(env.platform, id);
                     }
                 }
@@ -113,7 +123,10 @@ impl<P: Platform> Queue<P> {
                 }
                 Err(error) => {
                     if state.error.replace(error).is_none() {
-                        log::error!("virtio-fs: queue {}: {error}; the device needs a reset", self.index);
+                        log::error!(
+                            "virtio-fs: queue {}: {error}; the device needs a reset",
+                            self.index
+                        );
                     }
                     self.failed.store(true, Release);
                     return;
@@ -161,7 +174,8 @@ impl<P: Platform> Queue<P> {
 impl<P: Platform> State<P> {
     fn add(&mut self, id: SlotId, pool: &Pool<P>) -> Result<(), RingFull> {
         let slot = pool.slot(id);
-        self.ring.add(id.0, &slot.table, slot.segments.load(Relaxed))
+        self.ring
+            .add(id.0, &slot.table, slot.segments.load(Relaxed))
     }
 }
 

@@ -140,7 +140,11 @@ impl<P: Platform> Slot<P> {
             node: AtomicU64::new(0),
             waiter: SpinLock::new(None),
             table: DescriptorTable::new(max_segments)?,
-            args: SpinLock::new(Args { page: DmaRegion::new(PAGE_SIZE)?, long: None, len: 0 }),
+            args: SpinLock::new(Args {
+                page: DmaRegion::new(PAGE_SIZE)?,
+                long: None,
+                len: 0,
+            }),
         })
     }
 
@@ -158,7 +162,11 @@ impl<P: Platform> Slot<P> {
         self.cleanup.store(cleanup as u8, Relaxed);
         self.interrupted.store(false, Relaxed);
         self.lost.store(false, Relaxed);
-        let state = if waiter.is_some() { SlotState::InFlight } else { SlotState::Orphan };
+        let state = if waiter.is_some() {
+            SlotState::InFlight
+        } else {
+            SlotState::Orphan
+        };
         *self.waiter.lock() = waiter;
         self.set_state(state);
     }
@@ -182,7 +190,10 @@ impl<P: Platform> Slot<P> {
                 SlotState::Orphan => SlotState::Returned,
                 other => return other,
             };
-            match self.state.compare_exchange_weak(old, new as u8, AcqRel, Acquire) {
+            match self
+                .state
+                .compare_exchange_weak(old, new as u8, AcqRel, Acquire)
+            {
                 Ok(_) => break new,
                 Err(now) => old = now,
             }

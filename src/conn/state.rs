@@ -69,7 +69,10 @@ impl StateCell {
 
     /// Goes from `from` to `to`. Returns false if it is not in `from`.
     pub(crate) fn change(&self, from: State, to: State) -> bool {
-        let done = self.0.compare_exchange(from as u8, to as u8, AcqRel, Acquire).is_ok();
+        let done = self
+            .0
+            .compare_exchange(from as u8, to as u8, AcqRel, Acquire)
+            .is_ok();
         if done {
             log::debug!("virtio-fs: connection {from:?} -> {to:?}");
         }

@@ -7,7 +7,10 @@ use super::pool::{Class, SlotId};
 use super::slot::Cleanup;
 use super::{Connection, State};
 use crate::platform::Platform;
-use crate::wire::{Create, Found, LockOwner, Lookup, NodeId, Open, OpenFlags, Release, ReleaseFlags, Releasedir, Request};
+use crate::wire::{
+    Create, FileHandle, Found, LockOwner, Lookup, NodeId, Open, OpenFlags, Release, ReleaseFlags,
+    Releasedir, Request,
+};
 
 impl<P: Platform> Connection<P> {
     /// Does what is due, without blocking for longer than a request takes:
@@ -44,6 +47,7 @@ impl<P: Platform> Connection<P> {
         while let Some(id) = self.pool.next_to_clean(&self.platform) {
             self.clean_up(id);
         }
+        self.send_releases();
         self.forgets.flush_old(self);
     }
 
@@ -56,7 +60,9 @@ impl<P: Platform> Connection<P> {
         match cleanup {
             Cleanup::None => {}
             Cleanup::Entry => {
-                if let Ok(Found::Entry(entry)) = self.read_reply::<Lookup<'_>>(slot, Lookup::REPLY.fixed_area()) {
+                if let Ok(Found::Entry(entry)) =
+                    self.read_reply::<Lookup<'_>>(slot, Lookup::REPLY.fixed_area())
+                {
                     forget = Some(entry.node);
                 }
             }
@@ -66,7 +72,8 @@ impl<P: Platform> Connection<P> {
                 }
             }
             Cleanup::EntryOpen => {
-                if let Ok(created) = self.read_reply::<Create<'_>>(slot, Create::REPLY.fixed_area()) {
+                if let Ok(created) = self.read_reply::<Create<'_>>(slot, Create::REPLY.fixed_area())
+                {
                     forget = Some(created.entry.node);
                     release = Some((created.entry.node, created.open.fh));
                 }
@@ -74,18 +81,81 @@ impl<P: Platform> Connection<P> {
         }
         self.pool.put(&self.platform, id, Class::Normal);
         if let Some((node, fh)) = release {
-            let dir = cleanup == Cleanup::OpenDir;
-            let sent = if dir {
-                self.post(&Releasedir { node, fh, flags: OpenFlags::empty() })
-            } else {
-                self.post(&Release { node, fh, flags: OpenFlags::empty(), release: ReleaseFlags::empty(), lock_owner: LockOwner(0) })
-            };
-            if let Err(error) = sent {
-                log::debug!("virtio-fs: handle of an abandoned open is left to the server: {error}");
+            match cleanup {
+                Cleanup::OpenDir => self.release_dir(node, fh, OpenFlags::empty()),
+                _ => self.release(node, fh, OpenFlags::empty()),
             }
         }
         if let Some(node) = forget {
             self.forget(node, 1);
         }
     }
+
+    /// Has the server close a file. Does not block: without a free slot it goes
+    /// out later. Nobody waits for the reply (S1-18).
+    pub fn release(&self, node: NodeId, fh: FileHandle, flags: OpenFlags) {
+        self.release_soon(PendingRelease {
+            node,
+            fh,
+            flags,
+            dir: false,
+        });
+    }
+
+    /// As [`release`](Self::release), for a directory.
+    pub fn release_dir(&self, node: NodeId, fh: FileHandle, flags: OpenFlags) {
+        self.release_soon(PendingRelease {
+            node,
+            fh,
+            flags,
+            dir: true,
+        });
+    }
+
+    fn release_soon(&self, release: PendingRelease) {
+        if self.check_state().is_err() || self.post_release(&release) {
+            return;
+        }
+        self.releases.lock().push(release);
+    }
+
+    fn post_release(&self, release: &PendingRelease) -> bool {
+        let &PendingRelease {
+            node,
+            fh,
+            flags,
+            dir,
+        } = release;
+        if dir {
+            return self.post(&Releasedir { node, fh, flags });
+        }
+        let none = ReleaseFlags::empty();
+        self.post(&Release {
+            node,
+            fh,
+            flags,
+            release: none,
+            lock_owner: LockOwner(0),
+        })
+    }
+
+    fn send_releases(&self) {
+        loop {
+            let Some(release) = self.releases.lock().pop() else {
+                return;
+            };
+            if !self.post_release(&release) {
+                self.releases.lock().push(release);
+                return;
+            }
+        }
+    }
+}
+
+/// A handle that the server should close.
+pub(super) struct PendingRelease {
+    node: NodeId,
+    fh: FileHandle,
+    flags: OpenFlags,
+    dir: bool,
 }

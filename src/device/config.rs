@@ -39,7 +39,10 @@ impl Tag {
         }
         let mut clean = [0; TAG_LEN];
         clean[..len].copy_from_slice(&bytes[..len]);
-        Ok(Self { bytes: clean, len: len as u8 })
+        Ok(Self {
+            bytes: clean,
+            len: len as u8,
+        })
     }
 
     /// Returns the bytes without padding.
@@ -114,7 +117,10 @@ impl FsConfig {
             if request_queues == 0 {
                 return Err(ConfigError::NoQueues);
             }
-            return Ok(Self { tag: Tag::from_field(tag)?, request_queues });
+            return Ok(Self {
+                tag: Tag::from_field(tag)?,
+                request_queues,
+            });
         }
         Err(ConfigError::Unstable)
     }

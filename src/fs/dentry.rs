@@ -61,7 +61,7 @@ pub(super) struct DentryCache<P: Platform> {
 
 /// What fell out of the cache, to be dropped outside of its locks.
 #[must_use = "dropped outside of the cache's locks"]
-pub(super) struct Evicted<P: Platform>(#[expect(dead_code, reason = "held to be dropped")] Option<Dentry<P>>);
+pub(super) struct Evicted<P: Platform>(Option<Dentry<P>>);
 
 impl<P: Platform> Evicted<P> {
     /// Returns whether anything fell out.
@@ -72,7 +72,12 @@ impl<P: Platform> Evicted<P> {
 
 impl<P: Platform> DentryCache<P> {
     pub(super) fn new(max: usize, seed: u64) -> Self {
-        let shard = || Shard { index: HashTable::new(), entries: Vec::new(), free: Vec::new(), hand: 0 };
+        let shard = || Shard {
+            index: HashTable::new(),
+            entries: Vec::new(),
+            free: Vec::new(),
+            hand: 0,
+        };
         Self {
             shards: core::array::from_fn(|_| SpinRwLock::new(shard())),
             hasher: FixedState::with_seed(seed),
@@ -122,7 +127,12 @@ impl<P: Platform> DentryCache<P> {
         let shard = &mut *guard;
         let valid_until = AtomicU64::new(valid_until.as_nanos() as u64);
         let old = shard.position(hash, &place.parent, &place.name);
-        let dentry = Dentry { place, inode, valid_until, used: AtomicBool::new(true) };
+        let dentry = Dentry {
+            place,
+            inode,
+            valid_until,
+            used: AtomicBool::new(true),
+        };
         if let Some(at) = old {
             let old = shard.entries[at as usize].replace(dentry);
             drop(guard);
@@ -143,7 +153,9 @@ impl<P: Platform> DentryCache<P> {
         let entries = &shard.entries;
         shard.index.insert_unique(hash, at, |&at| {
             // INVARIANT: the index names occupied entries only.
-            entries[at as usize].as_ref().map_or(0, |d| self.hash(&d.place.parent, &d.place.name))
+            entries[at as usize]
+                .as_ref()
+                .map_or(0, |d| self.hash(&d.place.parent, &d.place.name))
         });
         drop(guard);
         Evicted(evicted)
@@ -153,7 +165,9 @@ impl<P: Platform> DentryCache<P> {
     pub(super) fn remove(&self, parent: &Inode<P>, name: &Name) -> Evicted<P> {
         let hash = self.hash(parent, name);
         let mut shard = self.shard(hash).write();
-        let removed = shard.position(hash, parent, name).and_then(|at| shard.take(hash, at));
+        let removed = shard
+            .position(hash, parent, name)
+            .and_then(|at| shard.take(hash, at));
         drop(shard);
         Evicted(removed)
     }
@@ -170,19 +184,28 @@ impl<P: Platform> DentryCache<P> {
     pub(super) fn valid_until(&self, parent: &Inode<P>, name: &Name) -> Option<Duration> {
         let hash = self.hash(parent, name);
         let shard = self.shard(hash).read();
-        let dentry = shard.find(hash, parent, name).filter(|d| d.inode.is_some())?;
+        let dentry = shard
+            .find(hash, parent, name)
+            .filter(|d| d.inode.is_some())?;
         Some(Duration::from_nanos(dentry.valid_until.load(Relaxed)))
     }
 
     /// Returns the inode that `name` in `parent` last stood for, valid or not.
     pub(super) fn peek(&self, parent: &Inode<P>, name: &Name) -> Option<Arc<Inode<P>>> {
         let hash = self.hash(parent, name);
-        self.shard(hash).read().find(hash, parent, name)?.inode.clone()
+        self.shard(hash)
+            .read()
+            .find(hash, parent, name)?
+            .inode
+            .clone()
     }
 
     /// Returns the number of names.
     pub(super) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().index.len()).sum()
+        self.shards
+            .iter()
+            .map(|shard| shard.read().index.len())
+            .sum()
     }
 
     /// Drops up to `count` names that were not used lately, all of them in the
@@ -191,7 +214,9 @@ impl<P: Platform> DentryCache<P> {
         let mut dropped = 0;
         for shard in &self.shards {
             while dropped < count {
-                let evicted = shard.write().evict(|d| self.hash(&d.place.parent, &d.place.name));
+                let evicted = shard
+                    .write()
+                    .evict(|d| self.hash(&d.place.parent, &d.place.name));
                 if evicted.is_none() {
                     break;
                 }
@@ -206,7 +231,8 @@ impl<P: Platform> Shard<P> {
     fn position(&self, hash: u64, parent: &Inode<P>, name: &Name) -> Option<u32> {
         let same = |&at: &u32| {
             self.entries[at as usize].as_ref().is_some_and(|d| {
-                core::ptr::eq(&*d.place.parent, parent) && d.place.name.as_bytes() == name.as_bytes()
+                core::ptr::eq(&*d.place.parent, parent)
+                    && d.place.name.as_bytes() == name.as_bytes()
             })
         };
         self.index.find(hash, same).copied()

@@ -6,7 +6,6 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use super::FileSystem;
-use super::acl::CachedAcl;
 use super::attr::AttrCache;
 use super::dir::DirCache;
 use super::handle::SharedHandles;
@@ -51,12 +50,8 @@ pub(super) struct Extra<P: Platform> {
     pub(super) target: Option<Arc<[u8]>>,
     /// Entries of a directory.
     pub(super) dir: Option<Arc<DirCache>>,
-    /// Access control list.
-    pub(super) acl: CachedAcl,
     /// Handles that opens share.
     pub(super) handles: SharedHandles<P>,
-    /// Locks that only this guest knows of.
-    pub(super) locks: super::lock::LocalLocks,
 }
 
 impl<P: Platform> Default for Extra<P> {
@@ -64,9 +59,7 @@ impl<P: Platform> Default for Extra<P> {
         Self {
             target: None,
             dir: None,
-            acl: CachedAcl::Unknown,
             handles: SharedHandles::default(),
-            locks: super::lock::LocalLocks::default(),
         }
     }
 }
@@ -75,6 +68,8 @@ impl<P: Platform> Default for Extra<P> {
 const BAD: u8 = 1 << 0;
 /// Somebody looks up names of this directory: READDIRPLUS pays.
 const WANTS_PLUS: u8 = 1 << 1;
+/// Something was changed here that no fsync has followed.
+const UNSYNCED: u8 = 1 << 2;
 
 impl<P: Platform> Inode<P> {
     pub(super) fn new(
@@ -142,7 +137,11 @@ impl<P: Platform> Inode<P> {
     /// Refuses what is not a directory, or bad.
     pub(super) fn check_dir(&self) -> Result<()> {
         self.check()?;
-        if self.is_dir() { Ok(()) } else { Err(Error::caller(Errno::ENOTDIR)) }
+        if self.is_dir() {
+            Ok(())
+        } else {
+            Err(Error::caller(Errno::ENOTDIR))
+        }
     }
 
     /// Marks the inode bad: the server's word on it cannot be relied on. Its
@@ -169,6 +168,18 @@ impl<P: Platform> Inode<P> {
         self.flags.fetch_and(!WANTS_PLUS, Relaxed) & WANTS_PLUS != 0
     }
 
+    /// Notes a change that fsync must make durable.
+    pub(super) fn set_unsynced(&self) {
+        if self.flags.load(Relaxed) & UNSYNCED == 0 {
+            self.flags.fetch_or(UNSYNCED, Relaxed);
+        }
+    }
+
+    /// Returns whether there was one, and that it is being taken care of.
+    pub(super) fn take_unsynced(&self) -> bool {
+        self.flags.fetch_and(!UNSYNCED, AcqRel) & UNSYNCED != 0
+    }
+
     /// Returns a number that changes with the names in this directory.
     pub(super) fn names_version(&self) -> u32 {
         self.names.load(Acquire)
@@ -177,6 +188,7 @@ impl<P: Platform> Inode<P> {
     /// Notes that a name in this directory was made, removed or replaced here.
     pub(super) fn names_changed(&self) {
         self.names.fetch_add(1, Release);
+        self.set_unsynced();
         if let Some(extra) = &mut *self.extra.lock() {
             extra.dir = None;
         }
@@ -205,7 +217,8 @@ impl<P: Platform> Inode<P> {
 
     /// Returns the directory that this one is in; the root is its own parent.
     pub fn parent(self: &Arc<Self>) -> Arc<Self> {
-        self.place().map_or_else(|| self.clone(), |place| place.parent.clone())
+        self.place()
+            .map_or_else(|| self.clone(), |place| place.parent.clone())
     }
 
     pub(super) fn with_extra<R>(&self, f: impl FnOnce(&mut Extra<P>) -> R) -> R {

@@ -29,30 +29,35 @@
 //! [connection](crate::conn). References are dropped outside of them, because
 //! dropping an inode takes locks of its own.
 
-mod acl;
 mod attr;
 mod create;
 mod dentry;
+mod description;
 mod dir;
+mod file;
 mod filesystem;
 mod handle;
 mod inode;
 mod io;
-mod file;
+mod link;
 mod lookup;
 mod mount;
 mod nosys;
 mod options;
 mod perm;
+mod process;
 mod remove;
+mod space;
 mod table;
-mod xattr;
+mod walk;
 
 pub use attr::{Changes, Metadata, SetTime};
 pub use dir::{Dir, DirEntry};
-pub use file::File;
+pub use file::{Durable, File};
 pub use filesystem::FileSystem;
 pub use inode::Inode;
 pub use mount::Mount;
 pub use options::{CachePolicy, FlushPolicy, MountOptions};
 pub use perm::Access;
+pub use process::{At, Fd, Process, Symlinks};
+pub use walk::{LINK_MAX, PATH_MAX};

@@ -28,7 +28,11 @@ impl Lacking {
 
     /// Sends a request with `send` unless the server is known to lack it, and
     /// learns from the answer. `None` if it lacks it.
-    pub(super) fn unless<T>(&self, opcode: Opcode, send: impl FnOnce() -> Result<T>) -> Option<Result<T>> {
+    pub(super) fn unless<T>(
+        &self,
+        opcode: Opcode,
+        send: impl FnOnce() -> Result<T>,
+    ) -> Option<Result<T>> {
         if self.has(opcode) {
             return None;
         }

@@ -45,7 +45,11 @@ impl<P: Platform> InodeTable<P> {
     /// Returns the inode with this node id.
     pub(super) fn get(&self, node: NodeId) -> Option<Arc<Inode<P>>> {
         let hash = self.hash(node);
-        self.shard(hash).read().find(hash, |(id, _)| *id == node)?.1.upgrade()
+        self.shard(hash)
+            .read()
+            .find(hash, |(id, _)| *id == node)?
+            .1
+            .upgrade()
     }
 
     /// Puts `inode` in, unless another one is there that `keep` accepts. Returns
@@ -81,7 +85,10 @@ impl<P: Platform> InodeTable<P> {
         let hash = self.hash(inode.node);
         let mut shard = self.shard(hash).write();
         let ours = |entry: &(NodeId, Weak<Inode<P>>)| core::ptr::eq(entry.1.as_ptr(), inode);
-        let weak = shard.find_entry(hash, ours).ok().map(|entry| entry.remove().0);
+        let weak = shard
+            .find_entry(hash, ours)
+            .ok()
+            .map(|entry| entry.remove().0);
         drop(shard);
         drop(weak);
     }
@@ -94,8 +101,11 @@ impl<P: Platform> InodeTable<P> {
     /// Calls `each` with every live inode, shard by shard.
     pub(super) fn for_each(&self, mut each: impl FnMut(&Arc<Inode<P>>)) {
         for shard in &self.shards {
-            let inodes: alloc::vec::Vec<_> =
-                shard.read().iter().filter_map(|(_, weak)| weak.upgrade()).collect();
+            let inodes: alloc::vec::Vec<_> = shard
+                .read()
+                .iter()
+                .filter_map(|(_, weak)| weak.upgrade())
+                .collect();
             inodes.iter().for_each(&mut each);
         }
     }
