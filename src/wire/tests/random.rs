@@ -127,13 +127,13 @@ fn random_headers_never_let_a_payload_out_of_its_area() {
         let mut header = [0; 16];
         random.fill(&mut header);
         // Often the right id, no error and a plausible length.
-        if random.next() % 8 != 0 {
+        if !random.next().is_multiple_of(8) {
             header[8..].copy_from_slice(&2u64.to_le_bytes());
         }
-        if random.next() % 4 != 0 {
+        if !random.next().is_multiple_of(4) {
             header[4..8].fill(0);
         }
-        if random.next() % 4 != 0 {
+        if !random.next().is_multiple_of(4) {
             header[1..4].fill(0);
         }
         let n = random.next() as usize % 64;
