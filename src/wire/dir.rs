@@ -9,10 +9,9 @@ use core::iter::FusedIterator;
 
 use zerocopy::FromBytes;
 
-use super::lookup::Found;
 use super::{
-    Dialect, DirCookie, FileHandle, FileType, Malformed, Name, NameError, NodeId, Opcode,
-    OpenFlags, Payload, ReplyShape, Request, Writer, abi,
+    Dialect, DirCookie, Entry, FileHandle, FileType, Found, Malformed, Name, NameError, NodeId,
+    Opcode, OpenFlags, Payload, ReplyShape, Request, Writer, abi,
 };
 
 /// Reads entries of a directory. The reply is the number of bytes; the records
@@ -169,17 +168,15 @@ pub struct Dirent<'a> {
     pub name: EntryName<'a>,
 }
 
-/// An entry of a directory with what the server says about its inode.
-///
-/// If [`found`](Self::found) is an entry, the server counted a lookup of it,
-/// unless the name is `.` or `..`.
+/// An entry of a directory with its inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DirentPlus<'a> {
     /// The entry as READDIR has it.
     pub dirent: Dirent<'a>,
-    /// The inode. `Negative` where the server made no lookup: for `.` and `..`,
-    /// and where it could not.
-    pub found: Found,
+    /// The inode, of which the server counted a lookup. `None` where it counted
+    /// none: for `.` and `..`, and where it could not look the name up. That
+    /// does not mean that the name does not exist.
+    pub entry: Option<Entry>,
 }
 
 /// Records are padded to this many bytes.
@@ -278,7 +275,12 @@ records! {
     DirentsPlus of DirentPlus;
     |bytes, limit| take_record(bytes, limit, |head: &abi::Direntplus| head.dirent)
         .map(|(head, dirent, rest)| {
-            let found = Found::from_wire(&head.entry_out);
-            (DirentPlus { dirent, found }, rest)
+            let entry = match (Found::from_wire(&head.entry_out), dirent.name) {
+                (Found::Entry(entry), EntryName::Name(_)) if entry.node != NodeId::ROOT => {
+                    Some(entry)
+                }
+                _ => None,
+            };
+            (DirentPlus { dirent, entry }, rest)
         })
 }

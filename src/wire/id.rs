@@ -148,7 +148,10 @@ mod tests {
     fn request_ids_are_even_not_zero_and_keep_bit_63_clear() {
         for n in [0, 1, 2, 1 << 40, u64::MAX >> 2, u64::MAX >> 1, u64::MAX] {
             let id = Unique::nth(n).get();
-            assert!(id != 0 && id % 2 == 0 && id >> 63 == 0, "{n}: {id}");
+            assert!(
+                id != 0 && id.is_multiple_of(2) && id >> 63 == 0,
+                "{n}: {id}"
+            );
         }
         assert_eq!(Unique::nth(0).get(), 2);
         assert_eq!(Unique::nth(1).get(), 4);

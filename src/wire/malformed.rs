@@ -29,8 +29,6 @@ pub enum Malformed {
     PayloadLen(usize),
     /// This node id cannot be the answer.
     Node(u64),
-    /// The root has this generation and not 0.
-    RootGeneration(u64),
     /// This mode has none of the seven file types.
     Mode(u32),
     /// This size of a file, offset in it, or end of a range does not fit an
@@ -74,7 +72,6 @@ impl fmt::Display for Malformed {
             Self::ErrorLen(n) => write!(f, "error with length {n}"),
             Self::PayloadLen(n) => write!(f, "payload of {n} bytes"),
             Self::Node(n) => write!(f, "impossible node id {n}"),
-            Self::RootGeneration(n) => write!(f, "root with generation {n}"),
             Self::Mode(n) => write!(f, "mode {n:#o} without file type"),
             Self::Offset(n) => write!(f, "size or offset {n:#x} out of range"),
             Self::Count(n) => write!(f, "{n} bytes done, more than asked for"),

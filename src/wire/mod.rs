@@ -33,12 +33,14 @@
 pub mod abi;
 
 mod attr;
+mod count;
 mod create;
 mod dax;
 mod dialect;
 mod dir;
 mod ext;
 mod flags;
+mod flush;
 mod fs;
 mod header;
 mod id;
@@ -55,6 +57,7 @@ mod name;
 mod notify;
 mod opcode;
 mod open;
+mod range;
 mod reply;
 mod request;
 mod setattr;
@@ -64,12 +67,14 @@ mod writer;
 mod xattr;
 
 pub use attr::*;
+pub use count::*;
 pub use create::*;
 pub use dax::*;
 pub use dialect::*;
 pub use dir::*;
 pub use ext::*;
 pub use flags::*;
+pub use flush::*;
 pub use fs::*;
 pub use header::*;
 pub use id::*;
@@ -86,6 +91,7 @@ pub use name::*;
 pub use notify::*;
 pub use opcode::*;
 pub use open::*;
+pub use range::*;
 pub use reply::*;
 pub use request::*;
 pub use setattr::*;
@@ -93,3 +99,6 @@ pub use statx::*;
 pub use time::*;
 pub use writer::*;
 pub use xattr::*;
+
+#[cfg(test)]
+mod tests;

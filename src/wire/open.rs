@@ -1,11 +1,10 @@
-//! Open files and directories: OPEN, OPENDIR, RELEASE, RELEASEDIR, FLUSH, FSYNC,
-//! FSYNCDIR.
+//! Open files and directories: OPEN, OPENDIR, RELEASE, RELEASEDIR.
 
 use core::fmt;
 
 use super::{
-    Dialect, FileHandle, FopenFlags, FsyncFlags, LockOwner, Malformed, NodeId, Opcode, OpenFlags,
-    OpenInFlags, Payload, ReleaseFlags, ReplyShape, Request, SetIds, Writer, abi,
+    Dialect, FileHandle, FopenFlags, LockOwner, Malformed, NodeId, Opcode, OpenFlags, OpenInFlags,
+    Payload, ReleaseFlags, ReplyShape, Request, SetIds, Writer, abi,
 };
 
 /// What OPEN, OPENDIR and CREATE return.
@@ -210,133 +209,5 @@ impl Request for Releasedir {
 impl fmt::Display for Releasedir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RELEASEDIR node={} fh={}", self.node, self.fh)
-    }
-}
-
-/// Goes with each close(2) of a file, after its dirty data were written. Its
-/// error is that of the close. It also drops the owner's fcntl(2) locks.
-#[derive(Clone, Copy, Debug)]
-pub struct Flush {
-    /// The file.
-    pub node: NodeId,
-    /// The handle.
-    pub fh: FileHandle,
-    /// Who closes.
-    pub lock_owner: LockOwner,
-}
-
-impl Request for Flush {
-    const OPCODE: Opcode = Opcode::Flush;
-    const REPLY: ReplyShape = ReplyShape::Empty;
-    type Reply = ();
-
-    fn node(&self) -> Option<NodeId> {
-        Some(self.node)
-    }
-
-    fn encode(&self, w: &mut Writer<'_>) {
-        w.put(&abi::FlushIn {
-            fh: self.fh.0,
-            unused: 0,
-            padding: 0,
-            lock_owner: self.lock_owner.0,
-        });
-    }
-
-    fn decode(payload: Payload<'_>, _: &Dialect) -> Result<(), Malformed> {
-        payload.none()
-    }
-}
-
-impl fmt::Display for Flush {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FLUSH node={} fh={}", self.node, self.fh)
-    }
-}
-
-/// Puts a file's data, and its attributes unless told otherwise, on stable
-/// storage.
-#[derive(Clone, Copy, Debug)]
-pub struct Fsync {
-    /// The file.
-    pub node: NodeId,
-    /// The handle.
-    pub fh: FileHandle,
-    /// How much.
-    pub flags: FsyncFlags,
-}
-
-impl Request for Fsync {
-    const OPCODE: Opcode = Opcode::Fsync;
-    const REPLY: ReplyShape = ReplyShape::Empty;
-    type Reply = ();
-
-    fn node(&self) -> Option<NodeId> {
-        Some(self.node)
-    }
-
-    fn encode(&self, w: &mut Writer<'_>) {
-        w.put(&abi::FsyncIn {
-            fh: self.fh.0,
-            fsync_flags: self.flags.bits(),
-            padding: 0,
-        });
-    }
-
-    fn decode(payload: Payload<'_>, _: &Dialect) -> Result<(), Malformed> {
-        payload.none()
-    }
-}
-
-impl fmt::Display for Fsync {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "FSYNC node={} fh={} flags={:#x}",
-            self.node, self.fh, self.flags
-        )
-    }
-}
-
-/// Puts a directory's entries on stable storage.
-#[derive(Clone, Copy, Debug)]
-pub struct Fsyncdir {
-    /// The directory.
-    pub node: NodeId,
-    /// The handle.
-    pub fh: FileHandle,
-    /// How much.
-    pub flags: FsyncFlags,
-}
-
-impl Request for Fsyncdir {
-    const OPCODE: Opcode = Opcode::Fsyncdir;
-    const REPLY: ReplyShape = ReplyShape::Empty;
-    type Reply = ();
-
-    fn node(&self) -> Option<NodeId> {
-        Some(self.node)
-    }
-
-    fn encode(&self, w: &mut Writer<'_>) {
-        w.put(&abi::FsyncIn {
-            fh: self.fh.0,
-            fsync_flags: self.flags.bits(),
-            padding: 0,
-        });
-    }
-
-    fn decode(payload: Payload<'_>, _: &Dialect) -> Result<(), Malformed> {
-        payload.none()
-    }
-}
-
-impl fmt::Display for Fsyncdir {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "FSYNCDIR node={} fh={} flags={:#x}",
-            self.node, self.fh, self.flags
-        )
     }
 }

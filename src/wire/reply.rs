@@ -194,3 +194,165 @@ impl<'a> Payload<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: u64 = 6;
+
+    fn header(len: u32, error: i32, unique: u64) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&len.to_le_bytes());
+        bytes[4..8].copy_from_slice(&error.to_le_bytes());
+        bytes[8..].copy_from_slice(&unique.to_le_bytes());
+        bytes
+    }
+
+    fn check(
+        header: [u8; 16],
+        used: u32,
+        shape: ReplyShape,
+        silence: Silence,
+    ) -> Result<usize, ReplyError> {
+        let data = if matches!(shape, ReplyShape::Data | ReplyShape::FixedThenData(_)) {
+            100
+        } else {
+            0
+        };
+        let capacity = shape.fixed_area() + data;
+        let unique = Unique::new(ID).unwrap();
+        check_reply(
+            &header,
+            used,
+            &Expected {
+                unique,
+                shape,
+                capacity,
+                silence,
+            },
+        )
+    }
+
+    fn refused(why: Malformed) -> Result<usize, ReplyError> {
+        Err(ReplyError::Malformed(why))
+    }
+
+    use ReplyShape::{Data, Empty, Fixed, FixedThenData, None, Versioned};
+    use Silence::{Accept, Refuse, TrustHeader};
+
+    #[test]
+    fn payload_has_the_length_of_its_shape() {
+        for (shape, len, fits) in [
+            (Empty, 16, true),
+            (Fixed(8), 24, true),
+            (Fixed(8), 23, false),
+            (Fixed(8), 16, false),
+            (Versioned(8), 24, true),
+            (Versioned(8), 16, true),
+            (Data, 16, true),
+            (Data, 116, true),
+            (FixedThenData(8), 24, true),
+            (FixedThenData(8), 124, true),
+            (FixedThenData(8), 23, false),
+        ] {
+            let result = check(header(len, 0, ID), len, shape, Refuse);
+            let payload = len as usize - 16;
+            let expected = if fits {
+                Ok(payload)
+            } else {
+                refused(Malformed::PayloadLen(payload))
+            };
+            assert_eq!(result, expected, "{shape:?} {len}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_device_and_server_agree_and_fit_the_area() {
+        assert_eq!(
+            check(header(24, 0, ID), 25, Fixed(8), Refuse),
+            refused(Malformed::UsedLen(25))
+        );
+        assert_eq!(
+            check(header(24, 0, ID), 15, Fixed(8), Refuse),
+            refused(Malformed::UsedLen(15))
+        );
+        assert_eq!(
+            check(header(24, 0, ID), u32::MAX, Data, TrustHeader),
+            refused(Malformed::UsedLen(u32::MAX))
+        );
+        assert_eq!(
+            check(header(17, 0, ID), 24, Data, Refuse),
+            refused(Malformed::HeaderLen(17))
+        );
+        assert_eq!(
+            check(header(24, 0, ID), 17, Data, Refuse),
+            refused(Malformed::HeaderLen(24))
+        );
+        for len in [0, 15, 117, u32::MAX] {
+            let result = check(header(len, 0, ID), 0, Data, TrustHeader);
+            assert_eq!(result, refused(Malformed::HeaderLen(len)), "{len}");
+        }
+    }
+
+    #[test]
+    fn errors_are_bare_headers_with_a_believable_number() {
+        let error = |number, len| check(header(len, number, ID), len, Data, Refuse);
+        assert_eq!(error(-2, 16), Err(ReplyError::Server(Errno::ENOENT)));
+        assert_eq!(error(-2, 17), refused(Malformed::ErrorLen(17)));
+        assert_eq!(error(2, 16), refused(Malformed::Error(2)));
+        assert_eq!(error(-512, 16), refused(Malformed::Error(-512)));
+        assert_eq!(error(i32::MIN, 16), refused(Malformed::Error(i32::MIN)));
+    }
+
+    #[test]
+    fn an_answer_to_another_request_is_none() {
+        for id in [0, ID + 1, u64::MAX] {
+            let result = check(header(16, 0, id), 16, Empty, Refuse);
+            assert_eq!(result, refused(Malformed::Unique(id)));
+        }
+    }
+
+    #[test]
+    fn silence_is_taken_as_agreed() {
+        let (written, nothing) = (header(24, 0, ID), [0; 16]);
+        assert_eq!(
+            check(written, 0, Fixed(8), Refuse),
+            refused(Malformed::Nothing)
+        );
+        assert_eq!(check(written, 0, Fixed(8), TrustHeader), Ok(8));
+        assert_eq!(
+            check(nothing, 0, Fixed(8), TrustHeader),
+            refused(Malformed::Nothing)
+        );
+        assert_eq!(check(nothing, 0, Empty, Accept), Ok(0));
+        assert_eq!(check(header(16, 0, ID), 0, Empty, Accept), Ok(0));
+        let error = check(header(16, -5, ID), 0, Empty, Accept);
+        assert_eq!(error, Err(ReplyError::Server(Errno::EIO)));
+    }
+
+    #[test]
+    fn requests_without_reply_complete_with_nothing_written() {
+        assert_eq!(None.fixed_area(), 0);
+        assert_eq!(check([0; 16], 0, None, Refuse), Ok(0));
+        assert_eq!(
+            check([0; 16], 16, None, Accept),
+            refused(Malformed::UsedLen(16))
+        );
+    }
+
+    #[test]
+    fn payloads_are_split_into_struct_and_data() {
+        let area = [1, 2, 3, 4];
+        let split = |shape, len| {
+            Payload::split(shape, &area, len).map(|payload| (payload.fixed.len(), payload.data))
+        };
+        assert_eq!(split(Data, 100), Ok((0, 100)));
+        assert_eq!(split(Fixed(4), 4), Ok((4, 0)));
+        assert_eq!(split(Versioned(4), 3), Ok((3, 0)));
+        assert_eq!(split(FixedThenData(4), 10), Ok((4, 6)));
+        assert_eq!(split(FixedThenData(5), 10), Err(Malformed::PayloadLen(10)));
+        assert_eq!(split(FixedThenData(4), 3), Err(Malformed::PayloadLen(3)));
+        assert_eq!(split(Fixed(5), 5), Err(Malformed::PayloadLen(5)));
+    }
+}

@@ -73,10 +73,11 @@ pub struct Statx {
 pub struct StatxReply {
     /// How long the attributes stay valid.
     pub valid: Duration,
-    /// Which fields the server knows. Others are as it left them.
+    /// Which fields the server knows.
     pub mask: StatxMask,
-    /// The attributes that GETATTR has too, without its flags.
-    pub attr: Attr,
+    /// The attributes that GETATTR has too, without its flags. `None` if the
+    /// server does not know all of them.
+    pub attr: Option<Attr>,
     /// Time of creation, if the server knows it.
     pub btime: Option<Time>,
     /// Properties of the file (`STATX_ATTR_*`), those that the server supports.
@@ -109,10 +110,8 @@ impl Request for Statx {
         let stat = &out.stat;
         let mask = StatxMask::from_bits_retain(stat.mask);
         let time = |t: &abi::SxTime| Time::new(t.tv_sec, t.tv_nsec);
-        Ok(StatxReply {
-            valid: validity(out.attr_valid, out.attr_valid_nsec),
-            mask,
-            attr: Attr {
+        let attr = if mask.contains(StatxMask::BASIC_STATS) {
+            Some(Attr {
                 ino: stat.ino,
                 size: file_size(stat.size)?,
                 blocks: stat.blocks,
@@ -126,7 +125,14 @@ impl Request for Statx {
                 mode: Mode::from_wire(stat.mode.into())?,
                 blksize_log2: blksize_log2(stat.blksize),
                 flags: AttrFlags::empty(),
-            },
+            })
+        } else {
+            None
+        };
+        Ok(StatxReply {
+            valid: validity(out.attr_valid, out.attr_valid_nsec),
+            mask,
+            attr,
             btime: mask.contains(StatxMask::BTIME).then(|| time(&stat.btime)),
             attributes: stat.attributes & stat.attributes_mask,
             attributes_mask: stat.attributes_mask,
