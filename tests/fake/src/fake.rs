@@ -217,7 +217,7 @@ impl Fake {
     }
 
     /// Lets the platform say that it can sleep, so the driver relies on
-    /// interrupts; see [`Handle::on_interrupt`].
+    /// interrupts; see [`Control::on_interrupt`](crate::Control::on_interrupt).
     pub fn can_sleep(mut self) -> Self {
         self.can_sleep = true;
         self

@@ -161,7 +161,7 @@ pub enum Fault {
     /// The reply comes after so many others, or when nothing else goes on.
     After(u64),
     /// The reply comes when the test calls
-    /// [`release_held`](crate::Handle::release_held), or never.
+    /// [`release_held`](crate::Control::release_held), or never.
     Hold,
     /// Nothing is written and the used length is 0.
     Unwritten,

@@ -1,5 +1,6 @@
 //! The test's side of a fake device: looking inside, and making things happen.
 
+use core::ops::Deref;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -15,25 +16,44 @@ use crate::server::{Lock, Notification, OpenHandle, Record, ServerConfig};
 use crate::shared::Shared;
 use crate::window::Mapping;
 
-/// The test's end of a fake device.
+/// The test's end of a fake device; all that it can do is in [`Control`].
 ///
 /// When it is dropped, the device's threads end, and violations that nobody
-/// took with [`take_violations`](Self::take_violations) panic.
+/// took with [`take_violations`](Control::take_violations) panic.
 #[derive(Debug)]
 pub struct Handle {
-    shared: Arc<Shared>,
+    control: Control,
     threads: Vec<JoinHandle<()>>,
-    platform: FakePlatform,
 }
 
 impl Handle {
     pub(crate) fn new(shared: Arc<Shared>, threads: Vec<JoinHandle<()>>, can_sleep: bool) -> Self {
         let platform = FakePlatform::new(shared.clone(), can_sleep);
-        Self {
-            shared,
-            threads,
-            platform,
-        }
+        let control = Control { shared, platform };
+        Self { control, threads }
+    }
+}
+
+impl Deref for Handle {
+    type Target = Control;
+
+    fn deref(&self) -> &Control {
+        &self.control
+    }
+}
+
+/// Looks inside a fake device and makes things happen. A copy controls the same
+/// device, so hooks and threads can have one.
+#[derive(Clone, Debug)]
+pub struct Control {
+    shared: Arc<Shared>,
+    platform: FakePlatform,
+}
+
+impl Control {
+    /// Returns a copy for a hook or another thread.
+    pub fn control(&self) -> Self {
+        self.clone()
     }
 
     /// Returns the platform to give to the driver.
@@ -197,7 +217,8 @@ impl Handle {
 
     // Making things happen.
 
-    /// Works on the tree, as another program on the host would.
+    /// Works on the tree, as another program on the host would. The device is
+    /// locked meanwhile, so `work` must not use it.
     pub fn fs<T>(&self, work: impl FnOnce(&mut MemFs) -> T) -> T {
         let mut device = self.shared.device();
         let fs = &mut device.server.fs;
@@ -273,7 +294,9 @@ impl Handle {
     /// Does nothing if nobody is to work unasked: the next `step` will.
     fn run(&self) {
         match self.shared.drive {
-            crate::Drive::Immediate => drop(self.shared.device().run(self.shared.clock.now())),
+            crate::Drive::Immediate => {
+                self.shared.device().run(self.shared.clock.now());
+            }
             crate::Drive::Manual => (),
             crate::Drive::Threads => self.shared.wake.notify_all(),
         }
@@ -286,7 +309,9 @@ impl Drop for Handle {
         self.shared.wake.notify_all();
         let joined = self.threads.drain(..).map(JoinHandle::join);
         let failed = joined.filter(Result::is_err).count();
-        // The handler keeps the driver alive, the driver the device.
+        // The handler keeps the driver alive, the driver the device; a hook may
+        // keep a copy of the control.
+        self.platform.clear_hook();
         *self
             .shared
             .handler

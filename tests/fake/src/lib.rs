@@ -67,11 +67,13 @@ mod dir;
 mod disk;
 mod fake;
 mod faults;
+mod hal;
 mod handle;
 mod memfs;
 mod memory;
 mod platform;
 mod queue;
+mod requests;
 mod server;
 mod shared;
 mod transport;
@@ -81,9 +83,10 @@ pub use abi::{ATTR_DAX, ATTR_SUBMOUNT, Errno, Op, ROOT_ID, fattr, feature, fopen
 pub use device::{Cause, DeviceStats, Interrupt};
 pub use fake::Fake;
 pub use faults::{AttrField, DirFault, Edit, EntryField, Fault, Rule};
-pub use handle::Handle;
+pub use hal::FakeHal;
+pub use handle::{Control, Handle};
 pub use memfs::{Ino, MemFs, NAME_MAX, ROOT, Stat};
-pub use memory::{FakeHal, Memory, Placement, Sharing, Usage};
+pub use memory::{Memory, Placement, Sharing, Usage};
 pub use platform::{FakePlatform, FakeThread};
 pub use server::{
     DestroyReply, IOCTL_REVERSE, Interrupts, Lock, NodeIds, Notification, OpenHandle, Record,

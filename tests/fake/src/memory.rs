@@ -1,4 +1,4 @@
-//! Guest memory as the device sees it: the [`Hal`] of the fake.
+//! Guest memory as the device sees it.
 //!
 //! "Physical" addresses have bit 62 set and count pages that were never handed
 //! out before, so a driver that passes a pointer, forgets to share a buffer or
@@ -6,12 +6,12 @@
 //! access. Every access of the device is looked up among what is shared *now*;
 //! what it finds wrong is recorded as a violation, never acted on.
 //!
-//! [`Hal`] is static. Its state is a [`Memory`] per fake device, and a thread
+//! `Hal` is static. Its state is a [`Memory`] per fake device, and a thread
 //! allocates from the one it is attached to. [`FakePlatform`](crate::FakePlatform)
 //! and [`FakeTransport`](crate::FakeTransport) attach the calling thread in each
 //! of their methods, and the driver calls one of them before it shares
 //! anything, so tests run in parallel and need not care; a thread that calls
-//! [`FakeHal`] without them calls [`Memory::attach`] first.
+//! [`FakeHal`](crate::FakeHal) without them calls [`Memory::attach`] first.
 //!
 //! # Invariants
 //!
@@ -22,12 +22,12 @@
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc_zeroed};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
-use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
+use virtio_drivers::{BufferDirection, PAGE_SIZE, PhysAddr};
 
 /// Set in every physical address, clear in every user space pointer.
 const MARK: u64 = 1 << 62;
@@ -287,7 +287,7 @@ impl Memory {
         self.lock().claims.clear();
     }
 
-    fn alloc(&self, pages: usize) -> Option<(PhysAddr, NonNull<u8>)> {
+    pub(crate) fn alloc(&self, pages: usize) -> Option<(PhysAddr, NonNull<u8>)> {
         let mut state = self.lock();
         state.usage.allocations += 1;
         if state.fail_at == Some(state.usage.allocations) || pages == 0 {
@@ -310,7 +310,7 @@ impl Memory {
     }
 
     /// Forgets a DMA allocation and says whether its memory may be freed.
-    fn dealloc(&self, at: PhysAddr, host: NonNull<u8>, pages: usize) -> bool {
+    pub(crate) fn dealloc(&self, at: PhysAddr, host: NonNull<u8>, pages: usize) -> bool {
         let mut state = self.lock();
         let fits = state.regions.get(&at).is_some_and(|r| {
             r.host == host && matches!(r.kind, Kind::Dma { pages: p } if p == pages)
@@ -326,7 +326,7 @@ impl Memory {
         true
     }
 
-    fn share(&self, buffer: NonNull<[u8]>, direction: BufferDirection) -> PhysAddr {
+    pub(crate) fn share(&self, buffer: NonNull<[u8]>, direction: BufferDirection) -> PhysAddr {
         let mut state = self.lock();
         let original = buffer.cast::<u8>();
         let offset = original.as_ptr() as usize % PAGE_SIZE;
@@ -381,7 +381,7 @@ impl Memory {
         at
     }
 
-    fn unshare(&self, at: PhysAddr, buffer: NonNull<[u8]>, direction: BufferDirection) {
+    pub(crate) fn unshare(&self, at: PhysAddr, buffer: NonNull<[u8]>, direction: BufferDirection) {
         let mut state = self.lock();
         let fits = state.regions.get(&at).is_some_and(|r| {
             r.len == buffer.len()
@@ -415,7 +415,7 @@ impl Memory {
         }
     }
 
-    fn mmio(&self, at: PhysAddr, len: usize) -> Option<NonNull<u8>> {
+    pub(crate) fn mmio(&self, at: PhysAddr, len: usize) -> Option<NonNull<u8>> {
         let state = self.lock();
         let mmio = state
             .mmio
@@ -484,13 +484,14 @@ impl State {
 }
 
 /// Finds the memory that an address belongs to.
-fn memory_of(at: PhysAddr) -> Option<Arc<Memory>> {
+pub(crate) fn memory_of(at: PhysAddr) -> Option<Arc<Memory>> {
     let id = (at & !MARK) >> SPACE_BITS;
     let memories = MEMORIES.read().unwrap_or_else(PoisonError::into_inner);
     memories.get(&id)?.upgrade()
 }
 
-fn current() -> Option<Arc<Memory>> {
+/// The memory that the calling thread is attached to.
+pub(crate) fn current() -> Option<Arc<Memory>> {
     CURRENT.with_borrow(Clone::clone)
 }
 
@@ -500,58 +501,5 @@ impl Drop for Memory {
         memories.remove(&self.id);
         // DMA pages that are still allocated belong to a driver that may yet
         // touch them: they are left to leak rather than pulled away.
-    }
-}
-
-/// Implements [`Hal`] on the [`Memory`] of the calling thread.
-///
-/// # Panics
-///
-/// `share` panics on a thread that is attached to no memory, and
-/// `mmio_phys_to_virt` for an address that is no register space: both have no
-/// way to fail, and both are mistakes of the test or the driver.
-#[derive(Clone, Copy, Debug)]
-pub struct FakeHal;
-
-// SAFETY: `dma_alloc` hands out zeroed, page aligned memory of the global
-// allocator that nobody else has, and `mmio_phys_to_virt` pointers into the
-// window's mapping, which only the driver and other mappings of it access.
-unsafe impl Hal for FakeHal {
-    fn dma_alloc(pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
-        let memory = current();
-        let block = memory.and_then(|memory| memory.alloc(pages));
-        block.unwrap_or((0, NonNull::dangling()))
-    }
-
-    unsafe fn dma_dealloc(at: PhysAddr, host: NonNull<u8>, pages: usize) -> i32 {
-        // The memory may be gone if the test dropped it before the driver.
-        if memory_of(at).is_some_and(|memory| !memory.dealloc(at, host, pages)) {
-            return -1;
-        }
-        let Ok(layout) = Layout::from_size_align(pages * PAGE_SIZE, PAGE_SIZE) else {
-            return -1;
-        };
-        // SAFETY: the caller promises that `host` came from `dma_alloc` with as
-        // many pages, where this layout was used.
-        unsafe { dealloc(host.as_ptr(), layout) };
-        0
-    }
-
-    unsafe fn mmio_phys_to_virt(at: PhysAddr, len: usize) -> NonNull<u8> {
-        let host = memory_of(at).and_then(|memory| memory.mmio(at, len));
-        host.unwrap_or_else(|| panic!("no registers at {at:#x}, {len} bytes"))
-    }
-
-    unsafe fn share(buffer: NonNull<[u8]>, direction: BufferDirection) -> PhysAddr {
-        let memory = current().expect("thread is attached to a fake memory");
-        memory.share(buffer, direction)
-    }
-
-    unsafe fn unshare(at: PhysAddr, buffer: NonNull<[u8]>, direction: BufferDirection) {
-        match memory_of(at).or_else(current) {
-            Some(memory) => memory.unshare(at, buffer, direction),
-            // The test dropped the fake first: nothing to check against.
-            None => (),
-        }
     }
 }

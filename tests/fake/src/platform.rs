@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use virtio_fs::platform::{Caller, Platform, Signal};
 
-use crate::memory::FakeHal;
+use crate::hal::FakeHal;
 use crate::shared::{Drive, Shared};
 use crate::transport::FakeTransport;
 
@@ -123,6 +123,10 @@ impl FakePlatform {
     /// a reply *while* a call waits.
     pub fn on_park(&self, hook: impl FnMut(u64) + Send + 'static) {
         *lock(&self.inner.hook) = Some(Box::new(hook));
+    }
+
+    pub(crate) fn clear_hook(&self) {
+        *lock(&self.inner.hook) = None;
     }
 
     /// Returns the number of waits so far.

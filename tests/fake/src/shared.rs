@@ -17,7 +17,7 @@ pub enum Drive {
     /// is not delayed on purpose. Virtual time. For one thread.
     #[default]
     Immediate,
-    /// [`Handle::step`](crate::Handle::step), and a driver that waits in
+    /// [`Control::step`](crate::Control::step), and a driver that waits in
     /// `park`. Virtual time. For one thread.
     Manual,
     /// A thread for each queue, on the host's clock.

@@ -28,7 +28,7 @@ pub enum WindowRules {
     },
 }
 
-/// A live mapping, as [`Handle::mappings`](crate::Handle::mappings) lists it.
+/// A live mapping, as [`Control::mappings`](crate::Control::mappings) lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// Offset in the window.
