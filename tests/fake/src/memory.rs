@@ -126,7 +126,13 @@ struct State {
 // `dma_alloc` that other threads may.
 unsafe impl Send for State {}
 
-/// The memory of one fake device. See the [module](self).
+/// The guest memory of one fake device.
+///
+/// `Hal` is static, so a thread allocates from the memory that it is attached to.
+/// Every method of [`FakePlatform`](crate::FakePlatform) and
+/// [`FakeTransport`](crate::FakeTransport) that the driver calls on its way to share
+/// something attaches the calling thread; only a thread that calls
+/// [`FakeHal`](crate::FakeHal) without them calls [`attach`](Self::attach) itself.
 #[derive(Debug)]
 pub struct Memory {
     id: u64,

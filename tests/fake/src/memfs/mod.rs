@@ -91,7 +91,11 @@ pub(crate) struct New<'a> {
     pub(crate) target: &'a [u8],
 }
 
-/// The tree. See the [module](self).
+/// An in-memory tree with Linux semantics, to be set up and looked at by path.
+///
+/// It checks what the kernel of a host would check apart from permissions, which a
+/// virtio-fs client checks itself, and is mounted `noatime`. Times come from the
+/// device's clock.
 #[derive(Debug)]
 pub struct MemFs {
     inodes: BTreeMap<Ino, Inode>,
