@@ -5,6 +5,7 @@
 //! at [`BASE`], which is unlike any pointer: a driver that gives the device a
 //! pointer by mistake meets a daemon that has never heard of that address.
 
+use std::fmt;
 use std::fs::File;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -209,6 +210,13 @@ impl Buffer {
     /// device on purpose.
     pub fn as_non_null(&self) -> NonNull<u8> {
         self.ptr
+    }
+}
+
+/// Address and length: the content may be the device's at the moment.
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({} bytes at {:#x})", self.len, self.addr)
     }
 }
 

@@ -166,8 +166,11 @@ impl Daemon {
     /// If the daemon does not answer; with the end of its log.
     pub fn connect(&self, options: Options) -> io::Result<VhostUserTransport> {
         VhostUserTransport::connect(&self.socket, options).map_err(|error| {
+            // A daemon that gave up has said why, a moment ago.
+            self.wait_until(Duration::from_millis(500), || !self.log().is_empty());
             let log = self.log();
-            let tail = log.lines().rev().take(5).collect::<Vec<_>>();
+            let start = log.lines().count().saturating_sub(5);
+            let tail = log.lines().skip(start).collect::<Vec<_>>();
             io::Error::other(format!("{error}; the daemon's last lines: {tail:#?}"))
         })
     }
@@ -199,8 +202,19 @@ impl Daemon {
     }
 
     /// Stops the process where it is (SIGSTOP): it neither answers nor dies.
+    /// Returns when all its threads have stopped.
     pub fn pause(&self) {
         self.signal(libc::SIGSTOP);
+        let Some(pid) = self.pid() else {
+            return;
+        };
+        // SAFETY: all-zero bytes are a valid `siginfo_t`.
+        let mut info = unsafe { std::mem::zeroed() };
+        // The end of the process counts too, or this might never return; it is
+        // left for `Child` to collect.
+        let options = libc::WSTOPPED | libc::WEXITED | libc::WNOWAIT;
+        // SAFETY: `info` is valid for writing.
+        unsafe { libc::waitid(libc::P_PID, pid, &mut info, options) };
     }
 
     /// Lets a paused process go on.
@@ -264,12 +278,13 @@ impl Daemon {
         &self,
         enough: impl Fn(&BTreeMap<u32, u64>) -> bool,
     ) -> BTreeMap<u32, u64> {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        loop {
-            let counts = self.requests();
-            if enough(&counts) || Instant::now() >= deadline {
-                return counts;
-            }
+        self.wait_until(Duration::from_secs(5), || enough(&self.requests()));
+        self.requests()
+    }
+
+    fn wait_until(&self, timeout: Duration, done: impl Fn() -> bool) {
+        let deadline = Instant::now() + timeout;
+        while !done() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -32,6 +32,7 @@ mod pages;
 pub mod platform;
 pub mod session;
 pub mod transport;
+mod watchdog;
 pub mod window;
 
 pub use arena::Buffer;

@@ -23,6 +23,7 @@ use virtio_fs::device::QueueLayout;
 use crate::arena::{self, arena};
 use crate::channel::{Channel, Requests};
 use crate::interrupt::Lines;
+use crate::watchdog::{self, Exchange};
 use crate::window::Window;
 
 /// VHOST_F_LOG_ALL: for the monitor, not for the driver.
@@ -69,6 +70,9 @@ impl From<io::Error> for SessionError {
 /// A connection on which the device is ready to be driven.
 pub(crate) struct Session {
     frontend: Frontend,
+    /// The same socket, for the watchdog.
+    stream: Arc<UnixStream>,
+    timeout: Duration,
     features: u64,
     protocol: Protocol,
     queues: u16,
@@ -82,7 +86,8 @@ pub(crate) struct Session {
 
 impl Session {
     /// Connects to the daemon at `path` and negotiates everything that is not
-    /// the driver's business. `timeout` bounds each answer.
+    /// the driver's business. `timeout` bounds this call and
+    /// each later one.
     pub(crate) fn open(
         path: &Path,
         tag: &str,
@@ -91,8 +96,8 @@ impl Session {
     ) -> Result<Self, SessionError> {
         let at = SessionError::at::<vhost::Error>;
         let stream = UnixStream::connect(path).map_err(SessionError::at("connect"))?;
-        stream.set_read_timeout(Some(timeout))?;
-        stream.set_write_timeout(Some(timeout))?;
+        let same = Arc::new(stream.try_clone()?);
+        let _exchange = watchdog::watch(&same, timeout);
         let mut frontend = Frontend::from_stream(stream, MAX_QUEUES);
         frontend.set_owner().map_err(at("SET_OWNER"))?;
         let features = frontend.get_features().map_err(at("GET_FEATURES"))?;
@@ -135,6 +140,8 @@ impl Session {
             .map_err(at("SET_MEM_TABLE"))?;
         let mut session = Self {
             frontend,
+            stream: same,
+            timeout,
             features,
             protocol,
             queues: queues.min(MAX_QUEUES) as u16,
@@ -166,6 +173,7 @@ impl Session {
             generation: self.generation.clone(),
             lines,
         };
+        let _exchange = self.exchange();
         let frontend = &mut self.frontend;
         self.channel = Some(Channel::start(requests, |fd| {
             frontend
@@ -173,6 +181,11 @@ impl Session {
                 .map_err(SessionError::at("SET_BACKEND_REQ_FD"))
         })?);
         Ok(())
+    }
+
+    /// Bounds what is said until the result is dropped.
+    fn exchange(&self) -> Exchange {
+        watchdog::watch(&self.stream, self.timeout)
     }
 
     /// The features of the device, without those between monitor and daemon.
@@ -208,6 +221,7 @@ impl Session {
 
     /// SET_FEATURES with what the driver accepted.
     pub(crate) fn set_features(&self, features: u64) -> Result<(), SessionError> {
+        let _exchange = self.exchange();
         let ours = self.features & PROTOCOL_FEATURES;
         self.frontend
             .set_features(features | ours)
@@ -221,6 +235,7 @@ impl Session {
         layout: &QueueLayout,
         lines: &Lines,
     ) -> Result<(), SessionError> {
+        let _exchange = self.exchange();
         let at = SessionError::at::<vhost::Error>;
         let (kick, call) = lines
             .eventfds(queue)
@@ -256,6 +271,7 @@ impl Session {
     /// Lets the daemon serve `queue`. Rings start enabled where the two sides
     /// have no protocol features.
     pub(crate) fn enable(&mut self, queue: u16) -> Result<(), SessionError> {
+        let _exchange = self.exchange();
         if self.features & PROTOCOL_FEATURES == 0 {
             return Ok(());
         }
@@ -266,6 +282,7 @@ impl Session {
 
     /// Stops `queues` and makes the daemon forget the driver.
     pub(crate) fn reset(&mut self, queues: impl Iterator<Item = u16>) -> Result<(), SessionError> {
+        let _exchange = self.exchange();
         let at = SessionError::at::<vhost::Error>;
         for queue in queues {
             let index = usize::from(queue);
@@ -297,6 +314,7 @@ impl Session {
     }
 
     fn fetch_config(&mut self) -> Result<(), SessionError> {
+        let _exchange = self.exchange();
         let generation = self.generation.load(Ordering::Acquire);
         let (_, bytes) = self
             .frontend

@@ -56,7 +56,8 @@ pub struct Options {
     pub reconnect: Reconnect,
     /// Which mapping requests the window refuses.
     pub window: window::Rules,
-    /// Bound on the daemon's answer to one message.
+    /// Bound on the daemon's answers to what one register access makes of
+    /// messages. A daemon that is later counts as dead.
     pub timeout: Duration,
 }
 

@@ -4,44 +4,47 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, Ordering, fence};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use virtio_fs::device::transport::DeviceStatus;
 use virtio_fs::device::{QueueLayout, Transport};
 use virtio_fs::platform::PhysAddr;
 use virtio_fs_host::transport::Wake;
-use virtio_fs_host::{Buffer, VhostUserTransport};
+use virtio_fs_host::{Buffer, Interrupt, VhostUserTransport};
 
-pub const VERSION_1: u64 = 1 << 32;
-pub const HIPRIO: u16 = 0;
-pub const REQUEST: u16 = 1;
+pub(crate) const VERSION_1: u64 = 1 << 32;
+pub(crate) const HIPRIO: u16 = 0;
+pub(crate) const REQUEST: u16 = 1;
 
-pub const LOOKUP: u32 = 1;
-pub const FORGET: u32 = 2;
-pub const GETATTR: u32 = 3;
-pub const OPEN: u32 = 14;
-pub const READ: u32 = 15;
-pub const INIT: u32 = 26;
+pub(crate) const LOOKUP: u32 = 1;
+pub(crate) const FORGET: u32 = 2;
+pub(crate) const GETATTR: u32 = 3;
+pub(crate) const OPEN: u32 = 14;
+pub(crate) const READ: u32 = 15;
+pub(crate) const INIT: u32 = 26;
 
 /// Longest time a test waits for one reply.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How a reply is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
+pub(crate) enum Wait {
     Poll,
     Eventfd,
+    /// By the transport's interrupt thread.
+    Thread,
 }
 
 /// Why no reply came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoReply {
+pub(crate) enum NoReply {
     HungUp,
     TimedOut,
 }
 
 /// A split virtqueue (virtio 1.3, 2.7) of 16-byte descriptors, two per chain.
-pub struct Ring {
+pub(crate) struct Ring {
     memory: Buffer,
     size: u16,
     available: u16,
@@ -51,7 +54,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    pub fn new(size: u16) -> Self {
+    pub(crate) fn new(size: u16) -> Self {
         let bytes = usize::from(size) * (16 + 2 + 8) + 64;
         Self {
             memory: Buffer::new(bytes),
@@ -72,7 +75,7 @@ impl Ring {
         (self.available_at() + usize::from(self.size) * 2 + 6).next_multiple_of(4)
     }
 
-    pub fn layout(&self, vector: Option<u16>) -> QueueLayout {
+    pub(crate) fn layout(&self, vector: Option<u16>) -> QueueLayout {
         let at = |offset: usize| self.memory.addr() + offset as PhysAddr;
         QueueLayout {
             size: self.size,
@@ -98,7 +101,11 @@ impl Ring {
     }
 
     /// Makes a chain available and returns its head.
-    pub fn submit(&mut self, readable: (PhysAddr, usize), writable: (PhysAddr, usize)) -> u16 {
+    pub(crate) fn submit(
+        &mut self,
+        readable: (PhysAddr, usize),
+        writable: (PhysAddr, usize),
+    ) -> u16 {
         let head = self.free.pop().expect("a free pair of descriptors");
         let (next, write) = (1, 2);
         if writable.1 > 0 {
@@ -117,7 +124,7 @@ impl Ring {
     }
 
     /// Returns the used length of chain `head` if the device has returned it.
-    pub fn reap(&mut self, head: u16) -> Option<u32> {
+    pub(crate) fn reap(&mut self, head: u16) -> Option<u32> {
         while self.index(self.used_at() + 2).load(Ordering::Acquire) != self.used {
             let slot = self.used_at() + 4 + usize::from(self.used % self.size) * 8;
             let id = u32::from_le_bytes(self.memory[slot..slot + 4].try_into().unwrap());
@@ -137,29 +144,43 @@ impl Ring {
 
 /// A request in flight.
 #[must_use]
-pub struct Pending {
+pub(crate) struct Pending {
     queue: u16,
     head: u16,
     unique: u64,
     _request: Buffer,
-    pub reply: Buffer,
+    pub(crate) reply: Buffer,
 }
 
 /// A device with its rings.
-pub struct Device {
-    pub transport: VhostUserTransport,
-    pub rings: Vec<Ring>,
-    pub wait: Wait,
+pub(crate) struct Device {
+    pub(crate) transport: VhostUserTransport,
+    pub(crate) rings: Vec<Ring>,
+    pub(crate) wait: Wait,
+    interrupts: Receiver<Interrupt>,
     unique: u64,
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // A daemon that is still at work must not write into freed buffers.
+        self.transport.set_status(DeviceStatus::empty());
+    }
 }
 
 impl Device {
     /// Brings the device up, without INIT.
-    pub fn new(transport: VhostUserTransport, wait: Wait) -> Self {
+    pub(crate) fn new(transport: VhostUserTransport, wait: Wait) -> Self {
+        let (sender, interrupts) = channel();
+        if wait == Wait::Thread {
+            let handler = move |interrupt| sender.send(interrupt).unwrap_or_default();
+            transport.set_interrupt_handler(Box::new(handler)).unwrap();
+        }
         let mut device = Self {
             transport,
             rings: Vec::new(),
             wait,
+            interrupts,
             unique: 0,
         };
         device.probe();
@@ -167,7 +188,7 @@ impl Device {
     }
 
     /// Resets the device and sets it up from scratch with new rings.
-    pub fn probe(&mut self) {
+    pub(crate) fn probe(&mut self) {
         let transport = &self.transport;
         transport.set_status(DeviceStatus::empty());
         assert_eq!(transport.status(), DeviceStatus::empty(), "reset");
@@ -182,7 +203,8 @@ impl Device {
         assert_eq!(transport.status(), status, "features");
         for queue in 0..transport.queues() {
             let ring = Ring::new(transport.max_queue_size(queue).min(128));
-            transport.set_queue(queue, &ring.layout(None)).unwrap();
+            let vector = (self.wait == Wait::Thread).then_some(queue);
+            transport.set_queue(queue, &ring.layout(vector)).unwrap();
             self.rings.push(ring);
         }
         status |= DeviceStatus::DRIVER_OK;
@@ -192,7 +214,7 @@ impl Device {
 
     /// Sends a request with room for `reply_len` bytes after the reply header.
     /// `None` for requests without a reply.
-    pub fn send(
+    pub(crate) fn send(
         &mut self,
         queue: u16,
         opcode: u32,
@@ -222,7 +244,7 @@ impl Device {
     }
 
     /// Waits for the reply and returns the used length with the buffers.
-    pub fn finish(&mut self, pending: Pending) -> Result<(u32, Buffer), NoReply> {
+    pub(crate) fn finish(&mut self, pending: Pending) -> Result<(u32, Buffer), NoReply> {
         let deadline = Instant::now() + PATIENCE;
         let mut polls = 0_u32;
         loop {
@@ -234,15 +256,15 @@ impl Device {
             let left = deadline.saturating_duration_since(Instant::now());
             let wake = match self.wait {
                 Wait::Eventfd => self.transport.wait_for_interrupt(pending.queue, left),
+                Wait::Thread => match self.interrupts.recv_timeout(left) {
+                    Ok(Interrupt::Queue(queue)) if queue == pending.queue => Wake::Interrupt,
+                    Ok(Interrupt::Queue(queue)) => panic!("interrupt of queue {queue}"),
+                    // Perhaps of an earlier daemon.
+                    Ok(Interrupt::Config) => self.alive(),
+                    Err(_) => Wake::TimedOut,
+                },
                 Wait::Poll if left.is_zero() => Wake::TimedOut,
-                Wait::Poll if polls.is_multiple_of(10_000) => {
-                    let lost = DeviceStatus::DEVICE_NEEDS_RESET;
-                    if self.transport.status().contains(lost) {
-                        Wake::HungUp
-                    } else {
-                        Wake::Interrupt
-                    }
-                }
+                Wait::Poll if polls.is_multiple_of(10_000) => self.alive(),
                 Wait::Poll => {
                     std::hint::spin_loop();
                     Wake::Interrupt
@@ -263,8 +285,18 @@ impl Device {
         }
     }
 
+    /// Says whether the wait can go on.
+    fn alive(&self) -> Wake {
+        let lost = DeviceStatus::DEVICE_NEEDS_RESET;
+        if self.transport.status().contains(lost) {
+            Wake::HungUp
+        } else {
+            Wake::Interrupt
+        }
+    }
+
     /// Sends a request and returns the reply's body, or its errno.
-    pub fn call(
+    pub(crate) fn call(
         &mut self,
         opcode: u32,
         node: u64,
@@ -284,7 +316,7 @@ impl Device {
     }
 
     /// Starts a session and returns the minor version and max_write.
-    pub fn init(&mut self) -> (u32, u32) {
+    pub(crate) fn init(&mut self) -> (u32, u32) {
         let mut body = [0; 64];
         body[0..4].copy_from_slice(&7_u32.to_le_bytes());
         body[4..8].copy_from_slice(&38_u32.to_le_bytes());
@@ -298,27 +330,33 @@ impl Device {
     }
 
     /// Returns the mode and size of `node`.
-    pub fn getattr(&mut self, node: u64) -> Result<(u32, u64), i32> {
+    pub(crate) fn getattr(&mut self, node: u64) -> Result<(u32, u64), i32> {
         let reply = self.call(GETATTR, node, &[0; 16], 104)?;
         let size = u64::from_le_bytes(reply[24..32].try_into().unwrap());
         Ok((u32::from_le_bytes(reply[76..80].try_into().unwrap()), size))
     }
 
     /// Returns the node of `name` in the root directory.
-    pub fn lookup(&mut self, name: &str) -> Result<u64, i32> {
+    pub(crate) fn lookup(&mut self, name: &str) -> Result<u64, i32> {
         let body = [name.as_bytes(), b"\0"].concat();
         let reply = self.call(LOOKUP, 1, &body, 128)?;
         Ok(u64::from_le_bytes(reply[0..8].try_into().unwrap()))
     }
 
     /// Opens `node` for reading and returns the handle.
-    pub fn open(&mut self, node: u64) -> Result<u64, i32> {
+    pub(crate) fn open(&mut self, node: u64) -> Result<u64, i32> {
         let reply = self.call(OPEN, node, &[0; 8], 16)?;
         Ok(u64::from_le_bytes(reply[0..8].try_into().unwrap()))
     }
 
     /// Reads `size` bytes at `offset`.
-    pub fn read(&mut self, node: u64, fh: u64, offset: u64, size: u32) -> Result<Vec<u8>, i32> {
+    pub(crate) fn read(
+        &mut self,
+        node: u64,
+        fh: u64,
+        offset: u64,
+        size: u32,
+    ) -> Result<Vec<u8>, i32> {
         let mut body = [0; 40];
         body[0..8].copy_from_slice(&fh.to_le_bytes());
         body[8..16].copy_from_slice(&offset.to_le_bytes());
