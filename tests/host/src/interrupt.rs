@@ -9,22 +9,17 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-/// Something the driver should look at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interrupt {
-    /// This queue has used buffers.
-    Queue(u16),
-    /// The device's configuration changed, or its status: the daemon is gone.
-    Config,
-}
+/// Called in the interrupt thread with the vector that the driver chose for a
+/// queue or for configuration changes. Must not block.
+pub type Handler = Box<dyn Fn(u16) + Send + Sync>;
 
-/// Called in the interrupt thread. Must not block.
-pub type Handler = Box<dyn Fn(Interrupt) + Send + Sync>;
+/// Stands for no vector (VIRTIO_MSI_NO_VECTOR).
+const NO_VECTOR: u16 = u16::MAX;
 
 /// Marks in the epoll set, above every queue number.
 const CONFIG: u64 = 1 << 32;
@@ -35,6 +30,7 @@ const STOP: u64 = 3 << 32;
 struct Line {
     kick: EventFd,
     call: EventFd,
+    vector: AtomicU16,
     kicks: AtomicU64,
     interrupts: AtomicU64,
 }
@@ -43,6 +39,7 @@ struct Line {
 pub(crate) struct Lines {
     queues: Box<[Line]>,
     config: EventFd,
+    config_vector: AtomicU16,
     config_interrupts: AtomicU64,
     stop: EventFd,
     epoll: OwnedFd,
@@ -58,6 +55,7 @@ impl Lines {
             Ok(Line {
                 kick: eventfd()?,
                 call: eventfd()?,
+                vector: AtomicU16::new(NO_VECTOR),
                 kicks: AtomicU64::new(0),
                 interrupts: AtomicU64::new(0),
             })
@@ -70,6 +68,7 @@ impl Lines {
         let lines = Self {
             queues: (0..queues).map(line).collect::<io::Result<_>>()?,
             config: eventfd()?,
+            config_vector: AtomicU16::new(NO_VECTOR),
             config_interrupts: AtomicU64::new(0),
             stop: eventfd()?,
             // SAFETY: epoll_create1 just returned this descriptor to us alone.
@@ -140,11 +139,13 @@ impl Lines {
         self.config_interrupts.load(Ordering::Relaxed)
     }
 
-    /// Lets `queue` interrupt.
-    pub(crate) fn enable(&self, queue: u16) -> io::Result<()> {
-        let Some((_, call)) = self.eventfds(queue) else {
+    /// Lets `queue` interrupt through `vector`.
+    pub(crate) fn enable(&self, queue: u16, vector: u16) -> io::Result<()> {
+        let Some(line) = self.queues.get(usize::from(queue)) else {
             return Ok(());
         };
+        line.vector.store(vector, Ordering::Release);
+        let call = &line.call;
         match self.control(
             libc::EPOLL_CTL_ADD,
             call.as_raw_fd(),
@@ -162,6 +163,12 @@ impl Lines {
             // A queue that did not interrupt is not in the set: no matter.
             let _ = self.control(libc::EPOLL_CTL_DEL, call.as_raw_fd(), 0, 0);
         }
+    }
+
+    /// Sends configuration change interrupts to `vector`; `None` for nowhere.
+    pub(crate) fn set_config_vector(&self, vector: Option<u16>) {
+        let vector = vector.unwrap_or(NO_VECTOR);
+        self.config_vector.store(vector, Ordering::Release);
     }
 
     /// Watches a new connection for its end. Closing the socket ends that.
@@ -188,8 +195,8 @@ impl Lines {
         })
     }
 
-    /// Waits for the next event and says what it is; `None` to stop.
-    fn next(&self) -> io::Result<Option<Interrupt>> {
+    /// Waits for the next interrupt and returns its vector; `None` to stop.
+    fn next(&self) -> io::Result<Option<u16>> {
         loop {
             let mut event = libc::epoll_event { events: 0, u64: 0 };
             // SAFETY: room for one event is passed with the count 1.
@@ -212,14 +219,21 @@ impl Lines {
                     let _ = self.config.read();
                 }
                 queue => {
-                    if self.take(queue as u16) {
-                        return Ok(Some(Interrupt::Queue(queue as u16)));
+                    let queue = queue as u16;
+                    let line = self.queues.get(usize::from(queue));
+                    if let Some(line) = line
+                        && self.take(queue)
+                    {
+                        return Ok(Some(line.vector.load(Ordering::Acquire)));
                     }
                     continue;
                 }
             }
-            self.config_interrupts.fetch_add(1, Ordering::Relaxed);
-            return Ok(Some(Interrupt::Config));
+            let vector = self.config_vector.load(Ordering::Acquire);
+            if vector != NO_VECTOR {
+                self.config_interrupts.fetch_add(1, Ordering::Relaxed);
+                return Ok(Some(vector));
+            }
         }
     }
 }
@@ -239,7 +253,7 @@ impl InterruptThread {
             .spawn(move || {
                 loop {
                     match shared.next() {
-                        Ok(Some(interrupt)) => handler(interrupt),
+                        Ok(Some(vector)) => handler(vector),
                         Ok(None) => return,
                         Err(error) => panic!("epoll for interrupts: {error}"),
                     }

@@ -38,6 +38,5 @@ pub mod window;
 pub use arena::Buffer;
 pub use daemon::Daemon;
 pub use hal::HostHal;
-pub use interrupt::Interrupt;
 pub use platform::HostPlatform;
 pub use transport::{Options, VhostUserTransport};

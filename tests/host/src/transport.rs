@@ -142,7 +142,10 @@ impl VhostUserTransport {
     }
 
     /// Has `handler` called for every interrupt, in a thread of its own, from
-    /// now on. A handler that was set before is forgotten.
+    /// now on, with the vector that the driver chose in `set_queue` or
+    /// `set_config_vector`. A handler that was set before is forgotten.
+    ///
+    /// The end of the daemon is a configuration change.
     ///
     /// The handler must not own the device, or neither is ever freed: give it a
     /// `Weak`.
@@ -257,6 +260,7 @@ impl VhostUserTransport {
         for &queue in &known {
             self.lines.disable(queue);
         }
+        self.lines.set_config_vector(None);
         state.queues.fill(false);
         // The old daemon may be alive, dead, or no longer talking sense.
         let stopped = match state.session.as_mut() {
@@ -398,10 +402,10 @@ impl Transport for VhostUserTransport {
         session
             .set_queue(queue, layout, &self.lines)
             .map_err(refused)?;
-        if layout.vector.is_some() {
+        if let Some(vector) = layout.vector {
             self.lines
-                .enable(queue)
-                .map_err(|_| TransportError::Vector(queue))?;
+                .enable(queue, vector)
+                .map_err(|_| TransportError::Vector(vector))?;
         }
         *known = true;
         if running {
@@ -410,8 +414,8 @@ impl Transport for VhostUserTransport {
         Ok(())
     }
 
-    fn set_config_vector(&self, _vector: Option<u16>) -> Result<(), TransportError> {
-        // Configuration interrupts come whenever somebody listens.
+    fn set_config_vector(&self, vector: Option<u16>) -> Result<(), TransportError> {
+        self.lines.set_config_vector(vector);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use virtio_fs::device::transport::DeviceStatus;
 use virtio_fs::device::{QueueLayout, Transport};
 use virtio_fs::platform::PhysAddr;
 use virtio_fs_host::transport::Wake;
-use virtio_fs_host::{Buffer, Interrupt, VhostUserTransport};
+use virtio_fs_host::{Buffer, VhostUserTransport};
 
 pub(crate) const VERSION_1: u64 = 1 << 32;
 pub(crate) const HIPRIO: u16 = 0;
@@ -23,6 +23,9 @@ pub(crate) const GETATTR: u32 = 3;
 pub(crate) const OPEN: u32 = 14;
 pub(crate) const READ: u32 = 15;
 pub(crate) const INIT: u32 = 26;
+
+/// The vector of configuration changes; that of a queue is its number plus 1.
+const CONFIG_VECTOR: u16 = 0;
 
 /// Longest time a test waits for one reply.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -157,7 +160,7 @@ pub(crate) struct Device {
     pub(crate) transport: VhostUserTransport,
     pub(crate) rings: Vec<Ring>,
     pub(crate) wait: Wait,
-    interrupts: Receiver<Interrupt>,
+    interrupts: Receiver<u16>,
     unique: u64,
 }
 
@@ -173,7 +176,7 @@ impl Device {
     pub(crate) fn new(transport: VhostUserTransport, wait: Wait) -> Self {
         let (sender, interrupts) = channel();
         if wait == Wait::Thread {
-            let handler = move |interrupt| sender.send(interrupt).unwrap_or_default();
+            let handler = move |vector| sender.send(vector).unwrap_or_default();
             transport.set_interrupt_handler(Box::new(handler)).unwrap();
         }
         let mut device = Self {
@@ -201,9 +204,10 @@ impl Device {
         status |= DeviceStatus::FEATURES_OK;
         transport.set_status(status);
         assert_eq!(transport.status(), status, "features");
+        transport.set_config_vector(Some(CONFIG_VECTOR)).unwrap();
         for queue in 0..transport.queues() {
             let ring = Ring::new(transport.max_queue_size(queue).min(128));
-            let vector = (self.wait == Wait::Thread).then_some(queue);
+            let vector = (self.wait == Wait::Thread).then_some(queue + 1);
             transport.set_queue(queue, &ring.layout(vector)).unwrap();
             self.rings.push(ring);
         }
@@ -257,10 +261,10 @@ impl Device {
             let wake = match self.wait {
                 Wait::Eventfd => self.transport.wait_for_interrupt(pending.queue, left),
                 Wait::Thread => match self.interrupts.recv_timeout(left) {
-                    Ok(Interrupt::Queue(queue)) if queue == pending.queue => Wake::Interrupt,
-                    Ok(Interrupt::Queue(queue)) => panic!("interrupt of queue {queue}"),
                     // Perhaps of an earlier daemon.
-                    Ok(Interrupt::Config) => self.alive(),
+                    Ok(CONFIG_VECTOR) => self.alive(),
+                    Ok(vector) if vector == pending.queue + 1 => Wake::Interrupt,
+                    Ok(vector) => panic!("interrupt {vector}"),
                     Err(_) => Wake::TimedOut,
                 },
                 Wait::Poll if left.is_zero() => Wake::TimedOut,
