@@ -1,11 +1,9 @@
-//! The transport against a real virtiofsd, below any FUSE driver.
-
-mod common;
+//! Against virtiofsd: registers, rings, interrupts, death and return.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{
+use crate::common::{
     Device, FORGET, GETATTR, HIPRIO, INIT, LOOKUP, NoReply, OPEN, READ, REQUEST, VERSION_1, Wait,
 };
 use virtio_fs::device::Transport;

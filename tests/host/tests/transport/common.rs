@@ -23,6 +23,8 @@ pub(crate) const GETATTR: u32 = 3;
 pub(crate) const OPEN: u32 = 14;
 pub(crate) const READ: u32 = 15;
 pub(crate) const INIT: u32 = 26;
+const SETUPMAPPING: u32 = 48;
+const REMOVEMAPPING: u32 = 49;
 
 /// The vector of configuration changes; that of a queue is its number plus 1.
 const CONFIG_VECTOR: u16 = 0;
@@ -263,8 +265,11 @@ impl Device {
                 Wait::Thread => match self.interrupts.recv_timeout(left) {
                     // Perhaps of an earlier daemon.
                     Ok(CONFIG_VECTOR) => self.alive(),
-                    Ok(vector) if vector == pending.queue + 1 => Wake::Interrupt,
-                    Ok(vector) => panic!("interrupt {vector}"),
+                    // Perhaps late, and another queue's.
+                    Ok(vector) => {
+                        assert!(vector <= self.transport.queues(), "vector {vector}");
+                        Wake::Interrupt
+                    }
                     Err(_) => Wake::TimedOut,
                 },
                 Wait::Poll if left.is_zero() => Wake::TimedOut,
@@ -351,6 +356,42 @@ impl Device {
     pub(crate) fn open(&mut self, node: u64) -> Result<u64, i32> {
         let reply = self.call(OPEN, node, &[0; 8], 16)?;
         Ok(u64::from_le_bytes(reply[0..8].try_into().unwrap()))
+    }
+
+    /// Opens `node` for reading and writing and returns the handle.
+    pub(crate) fn open_for_writing(&mut self, node: u64) -> Result<u64, i32> {
+        let mut body = [0; 8];
+        body[0..4].copy_from_slice(&libc::O_RDWR.to_le_bytes());
+        let reply = self.call(OPEN, node, &body, 16)?;
+        Ok(u64::from_le_bytes(reply[0..8].try_into().unwrap()))
+    }
+
+    /// Maps `len` bytes of a file from `from` to `to` in the window.
+    pub(crate) fn map(
+        &mut self,
+        node: u64,
+        fh: u64,
+        from: usize,
+        len: usize,
+        to: usize,
+    ) -> Result<(), i32> {
+        // FUSE_SETUPMAPPING_FLAG_WRITE and _READ.
+        let fields = [fh, from as u64, len as u64, 3, to as u64];
+        let body: Vec<u8> = fields
+            .iter()
+            .flat_map(|field| field.to_le_bytes())
+            .collect();
+        self.call(SETUPMAPPING, node, &body, 0).map(drop)
+    }
+
+    /// Removes mappings, each given by offset and length.
+    pub(crate) fn unmap(&mut self, mappings: &[(usize, usize)]) -> Result<(), i32> {
+        let mut body = (mappings.len() as u32).to_le_bytes().to_vec();
+        for &(at, len) in mappings {
+            body.extend((at as u64).to_le_bytes());
+            body.extend((len as u64).to_le_bytes());
+        }
+        self.call(REMOVEMAPPING, 1, &body, 0).map(drop)
     }
 
     /// Reads `size` bytes at `offset`.
