@@ -12,10 +12,11 @@ use crate::device::Data;
 use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::platform::Platform;
+use crate::wire::abi;
 use crate::wire::{
     DirCookie, Dirent, DirentPlus, Dirents, DirentsPlus, EntryName, FileHandle, FileType,
-    FopenFlags, Found, FsyncFlags, Fsyncdir, InitFlags, Malformed, Opcode, OpenFlags, Opendir,
-    Readdir, Readdirplus,
+    FopenFlags, FsyncFlags, Fsyncdir, InitFlags, Malformed, Opcode, OpenFlags, Opendir, Readdir,
+    Readdirplus,
 };
 
 /// Bytes asked for at once. Much larger than a page, so that a directory of ten
@@ -27,6 +28,9 @@ const CACHE_MAX: usize = 1 << 20;
 /// bits wide.
 const BEHIND_DOT: DirCookie = DirCookie(1 << 63 | 1);
 const BEHIND_DOTDOT: DirCookie = DirCookie(1 << 63 | 2);
+/// Bytes of a record before its name.
+const DIRENT_HEAD: usize = size_of::<abi::Dirent>();
+const DIRENTPLUS_HEAD: usize = size_of::<abi::Direntplus>();
 
 /// A directory that somebody reads.
 ///
@@ -261,14 +265,13 @@ impl<P: Platform> Dir<P> {
         let wanted = self.server_cookie();
         if wanted != DirCookie::START {
             // Find the record behind the one that names this position.
-            let mut records = Dirents::new(&cache.records, usize::MAX);
-            let mut found = None;
-            while let Some(Ok(record)) = records.next() {
-                if record.next == wanted {
-                    found = Some(record_end(&cache.records, &record));
-                    break;
-                }
-            }
+            let mut at = 0;
+            let found = Dirents::new(&cache.records, usize::MAX)
+                .flatten()
+                .find_map(|record| {
+                    at += record_len(DIRENT_HEAD, &record);
+                    (record.next == wanted).then_some(at)
+                });
             match found {
                 Some(at) => self.at = at,
                 None => {
@@ -302,7 +305,7 @@ impl<P: Platform> Dir<P> {
                     return Ok(false);
                 }
             }
-            self.at = record_end(&cache.records, &record);
+            self.at += record_len(DIRENT_HEAD, &record);
             self.cookie = record.next;
         }
         Ok(true)
@@ -392,10 +395,10 @@ impl<P: Platform> Dir<P> {
         let limit = fs.conn.limits().name_max;
         for record in DirentsPlus::new(&self.buffer[..self.filled], limit) {
             // A malformed record is reported when its turn comes.
-            let Ok(DirentPlus { dirent, found }) = record else {
+            let Ok(DirentPlus { dirent, entry }) = record else {
                 break;
             };
-            let (EntryName::Name(name), Found::Entry(entry)) = (dirent.name, found) else {
+            let (EntryName::Name(name), Some(entry)) = (dirent.name, entry) else {
                 continue;
             };
             let place = self.inode.place_of(name);
@@ -416,11 +419,11 @@ impl<P: Platform> Dir<P> {
             let record = DirentsPlus::new(bytes, limit)
                 .next()
                 .unwrap_or(Err(Malformed::Truncated));
-            let DirentPlus { dirent, found } = record.map_err(|why| malformed(&self.inode, why))?;
-            match found {
-                Found::Entry(entry) => (dirent, entry.attr.map_or(dirent.ino, |attr| attr.ino)),
-                Found::Negative(_) => (dirent, dirent.ino),
-            }
+            let DirentPlus { dirent, entry } = record.map_err(|why| malformed(&self.inode, why))?;
+            let ino = entry
+                .and_then(|entry| entry.attr.ok())
+                .map_or(dirent.ino, |attr| attr.ino);
+            (dirent, ino)
         } else {
             let record = Dirents::new(bytes, limit)
                 .next()
@@ -446,7 +449,12 @@ impl<P: Platform> Dir<P> {
             gathered.add(&record, ino);
         }
         let next = record.next;
-        self.at = record_end(&self.buffer[..self.filled], &record);
+        let head = if self.plus {
+            DIRENTPLUS_HEAD
+        } else {
+            DIRENT_HEAD
+        };
+        self.at += record_len(head, &record);
         self.cookie = next;
         Ok(true)
     }
@@ -519,12 +527,10 @@ impl Gathered {
     }
 }
 
-/// Returns where in `bytes` the record with this name ends. Records end behind
-/// their names, padded to 8 bytes.
-fn record_end(bytes: &[u8], record: &Dirent<'_>) -> usize {
-    let name = record.name.as_bytes();
-    let start = name.as_ptr() as usize - bytes.as_ptr() as usize;
-    (start + name.len()).next_multiple_of(8).min(bytes.len())
+/// Returns the length of a record whose head has `head` bytes: names are padded
+/// to 8 bytes.
+fn record_len(head: usize, record: &Dirent<'_>) -> usize {
+    head + record.name.as_bytes().len().next_multiple_of(8)
 }
 
 fn malformed<P: Platform>(inode: &Inode<P>, why: Malformed) -> Error {

@@ -1,0 +1,4 @@
+//! The whole driver against real virtiofsd.
+
+mod common;
+mod files;
