@@ -36,7 +36,7 @@ pub enum Loss {
 /// Whether a reset looks for a new daemon when the old one is gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reconnect {
-    /// It does not: the device stays lost.
+    /// It does not: the device offers nothing any more.
     #[default]
     Never,
     /// It connects to the same socket path once per reset.
@@ -210,7 +210,7 @@ impl VhostUserTransport {
         self.lines.config_interrupts()
     }
 
-    /// Counts the resets that the driver asked for and got.
+    /// Counts the resets that left a device with a daemon behind.
     pub fn resets(&self) -> u64 {
         self.resets.load(Ordering::Relaxed)
     }
@@ -249,8 +249,8 @@ impl VhostUserTransport {
         Ok(())
     }
 
-    /// Resets the device. On failure the connection is given up and the status
-    /// does not become empty.
+    /// Resets the device. Without a daemon it is a device that offers nothing,
+    /// as QEMU's is: no features, no queues, no configuration.
     fn reset(&self, state: &mut State) -> Result<(), SessionError> {
         let known: Vec<u16> = (0..)
             .zip(&state.queues)
@@ -262,6 +262,8 @@ impl VhostUserTransport {
         }
         self.lines.set_config_vector(None);
         state.queues.fill(false);
+        state.status = DeviceStatus::empty();
+        state.driver_features = 0;
         // The old daemon may be alive, dead, or no longer talking sense.
         let stopped = match state.session.as_mut() {
             Some(session) if !session.hung_up() => session.reset(known.into_iter()),
@@ -301,8 +303,6 @@ impl VhostUserTransport {
                 let _ = call.read();
             }
         }
-        state.status = DeviceStatus::empty();
-        state.driver_features = 0;
         self.resets.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -335,6 +335,8 @@ impl Transport for VhostUserTransport {
             .is_some_and(|session| !session.hung_up());
         match self.options.loss {
             _ if alive => state.status,
+            // A reset has been done; that nobody is there shows in the next steps.
+            Loss::NeedsReset if state.status.is_empty() => state.status,
             Loss::NeedsReset => state.status | DeviceStatus::DEVICE_NEEDS_RESET,
             // The register is one byte wide on PCI.
             Loss::AllOnes => DeviceStatus::from_bits_retain(0xff),

@@ -198,9 +198,10 @@ fn a_daemon_killed_in_mid_request_shows_as_a_device_that_needs_a_reset() {
         assert_eq!(device.finish(pending).unwrap_err(), NoReply::HungUp);
         let status = device.transport.status();
         assert!(status.contains(DeviceStatus::DEVICE_NEEDS_RESET | DeviceStatus::DRIVER_OK));
-        // Nobody to reset it: the status does not become empty.
+        // It can be reset, and has nothing to offer then.
         device.transport.set_status(DeviceStatus::empty());
-        assert_ne!(device.transport.status(), DeviceStatus::empty());
+        assert_eq!(device.transport.status(), DeviceStatus::empty());
+        assert_eq!(device.transport.device_features(), 0);
         assert_eq!(device.transport.max_queue_size(REQUEST), 0);
         assert!(device.transport.read_config(0, &mut [0; 4]).is_err());
         if wait == Wait::Thread {
@@ -252,9 +253,9 @@ fn a_reset_finds_the_daemon_that_was_started_again() {
             Err(NoReply::HungUp) | Ok(_) => {}
             Err(NoReply::TimedOut) => panic!("neither a reply nor a hang-up"),
         }
-        // Nobody listens yet: a reset fails, and the device can be reset later.
+        // Nobody listens yet: the device offers nothing, until a later reset.
         device.transport.set_status(DeviceStatus::empty());
-        assert_ne!(device.transport.status(), DeviceStatus::empty());
+        assert_eq!(device.transport.device_features(), 0);
         daemon.restart().unwrap();
         device.probe();
         assert_eq!(device.transport.reconnects(), round);
@@ -281,7 +282,7 @@ fn a_daemon_that_is_silent_is_given_up_after_the_timeout() {
     device.transport.set_status(DeviceStatus::empty());
     assert!(begun.elapsed() >= timeout);
     assert!(begun.elapsed() < 20 * timeout, "{:?}", begun.elapsed());
-    assert_ne!(device.transport.status(), DeviceStatus::empty());
+    assert_eq!(device.transport.device_features(), 0);
     daemon.restart().unwrap();
     device.probe();
     device.init();
