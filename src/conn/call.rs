@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 
-use super::Connection;
+use super::{Connection, State};
 use super::pool::{Class, SlotId};
 use super::slot::{Args, Cleanup, REPLY_OFFSET, REPLY_SPACE, Slot, SlotState, Waiter};
 use crate::device::dma::DmaRegion;
@@ -22,8 +22,8 @@ const FIXED_MAX: usize = REPLY_SPACE - REPLY_HEADER;
 
 /// Why a request could not be prepared.
 enum Unfit {
-    /// The descriptor table has room for only so many bytes of data.
-    Table(usize),
+    /// The data are in more pieces than the descriptor table has room for.
+    Table,
     Failed(Error),
 }
 
@@ -56,7 +56,7 @@ impl<P: Platform> Connection<P> {
         match self.try_call(request, data, class) {
             Ok(reply) => Ok(reply),
             Err(Unfit::Failed(error)) => Err(error),
-            Err(Unfit::Table(_)) => Err(Error::caller(Errno::E2BIG)),
+            Err(Unfit::Table) => Err(Error::caller(Errno::E2BIG)),
         }
     }
 
@@ -243,7 +243,8 @@ impl<P: Platform> Connection<P> {
     fn wait(&self, id: SlotId, opcode: Opcode, lent: bool) -> Option<Error> {
         let slot = self.pool.slot(id);
         let queue = &self.queues[usize::from(slot.queue.load(Relaxed))];
-        let sleeps = self.platform.can_sleep();
+        // Nobody routes interrupts to a connection that is not open yet.
+        let sleeps = self.platform.can_sleep() && self.state() != State::Starting;
         let env = self.env();
         let limit = self.deadline_of(opcode);
         let mut deadline = None;
@@ -384,19 +385,19 @@ impl<P: Platform> Flight<'_, '_, '_, P> {
         {
             let args = slot.args.lock();
             let mut builder = TableBuilder::new(&slot.table, limit);
-            let full = |_| Unfit::Table(0);
+            let full = |_| Unfit::Table;
             push_args::<P>(&args, &mut builder).map_err(full)?;
             if data_out > 0 {
                 // SAFETY: `self` borrows the buffers and takes them back in its
                 // `drop`, after the device has returned the request.
                 let lent = unsafe { lend(self.data, data_out, P::SHARE_GRANULE, &mut builder) };
-                self.lent = Some(lent.map_err(Unfit::Table)?);
+                self.lent = Some(lent.map_err(|_| Unfit::Table)?);
             }
             push_reply::<P>(&args, R::REPLY, &mut builder).map_err(full)?;
             if data_in > 0 {
                 // SAFETY: as above.
                 let lent = unsafe { lend(self.data, data_in, P::SHARE_GRANULE, &mut builder) };
-                self.lent = Some(lent.map_err(Unfit::Table)?);
+                self.lent = Some(lent.map_err(|_| Unfit::Table)?);
             }
             slot.segments.store(builder.finish(), Relaxed);
         }

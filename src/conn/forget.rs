@@ -98,6 +98,11 @@ impl<P: Platform> Forgets<P> {
         self.channel.request(Channel::reap);
     }
 
+    /// Returns how many messages the device has.
+    pub(super) fn in_flight(&self) -> u16 {
+        self.channel.with(|channel| channel.ring.in_flight(), Channel::reap)
+    }
+
     pub(super) fn reset(&self) {
         self.channel.with(
             |channel| {

@@ -54,7 +54,7 @@ pub use state::State;
 use crate::device::{Transport, config::FsConfig, transport::DeviceStatus};
 use crate::error::{Error, Result};
 use crate::platform::Platform;
-use crate::sync::{SpinLock, SpinRwLock, WaitQueue};
+use crate::sync::{SpinLock, SpinRwLock};
 use forget::Forgets;
 use pool::Pool;
 use queue::{Env, Queue};
@@ -77,8 +77,6 @@ pub struct Connection<P: Platform> {
     /// Handles that could not be released at once.
     releases: SpinLock<Vec<worker::PendingRelease>>,
     next_unique: AtomicU64,
-    /// Woken when the worker has something to do, or the state changed.
-    events: WaitQueue<P>,
 }
 
 impl<P: Platform> Connection<P> {
@@ -162,7 +160,10 @@ impl<P: Platform> Connection<P> {
             self.forgets.reap(self);
         }
         if config && self.device_failed() {
-            self.events.wake_all(&self.platform);
+            // Whoever waits finds out, in thread context, and resets the device.
+            for (_, slot) in self.pool.iter().filter(|(_, slot)| slot.is_with_device()) {
+                slot.wake(&self.platform);
+            }
         }
         true
     }
@@ -181,9 +182,8 @@ impl<P: Platform> Connection<P> {
     /// Returns whether the device says, or shows, that it does not work any more.
     fn device_failed(&self) -> bool {
         let status = self.transport.status();
-        // All ones in a byte: nothing answers at that address any more.
         status.contains(DeviceStatus::DEVICE_NEEDS_RESET)
-            || status.bits() & 0xff == 0xff
+            || is_gone(status)
             || self.queues.iter().any(Queue::failed)
     }
 
@@ -217,7 +217,6 @@ impl<P: Platform> Connection<P> {
             }
         }
         self.pool.wake_all(&self.platform);
-        self.events.wake_all(&self.platform);
     }
 
     fn env(&self) -> Env<'_, P> {
@@ -241,6 +240,12 @@ impl<P: Platform> Connection<P> {
     fn unique(&self) -> crate::wire::Unique {
         crate::wire::Unique::nth(self.next_unique.fetch_add(1, Relaxed))
     }
+}
+
+/// Returns whether a status is all ones: nothing answers at that address any
+/// more.
+fn is_gone(status: DeviceStatus) -> bool {
+    status.bits() & 0xff == 0xff
 }
 
 impl<P: Platform> Drop for Connection<P> {

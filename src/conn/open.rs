@@ -23,7 +23,7 @@ use crate::device::ring::RingFeatures;
 use crate::device::transport::{DeviceStatus, Transport, TransportError};
 use crate::error::Error;
 use crate::platform::Platform;
-use crate::sync::{SpinLock, SpinRwLock, WaitQueue};
+use crate::sync::{SpinLock, SpinRwLock};
 use crate::wire::Destroy;
 
 /// The queue for FORGET and INTERRUPT.
@@ -132,13 +132,16 @@ pub(super) fn reset<T: Transport, P: Platform>(
     transport.set_status(DeviceStatus::empty());
     let end = platform.now() + patience;
     // 4.3.3.1.1 and 4.1.4.3.1: reset is done when the field reads 0.
-    while !transport.status().is_empty() {
+    loop {
+        let status = transport.status();
+        if status.is_empty() || super::is_gone(status) {
+            return Ok(());
+        }
         if platform.now() >= end {
             return Err(OpenError::ResetStuck);
         }
         core::hint::spin_loop();
     }
-    Ok(())
 }
 
 impl<P: Platform> Connection<P> {
@@ -194,6 +197,8 @@ impl<P: Platform> Connection<P> {
         transport: Arc<P::Transport>,
         config: Config,
     ) -> Result<Self, OpenError> {
+        // 3.1.1: one step after the other.
+        transport.set_status(DeviceStatus::ACKNOWLEDGE);
         transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
         let device = FsConfig::read(&*transport)?;
         let offered = Feature::from_bits_retain(transport.device_features());
@@ -268,7 +273,6 @@ impl<P: Platform> Connection<P> {
             forgets,
             releases: SpinLock::new(Vec::new()),
             next_unique: AtomicU64::new(0),
-            events: WaitQueue::new(),
         })
     }
 

@@ -200,17 +200,21 @@ impl<P: Platform> Slot<P> {
         };
         if new == SlotState::Done {
             fence(SeqCst);
-            // If the lock is held, its holder changes the waiter and looks at the
-            // state right after. A waiter of a later request may be woken for
-            // nothing, which it must bear.
-            let waiter = self.waiter.try_lock().and_then(|w| w.clone());
-            match waiter {
-                Some(Waiter::Thread(thread)) => platform.unpark(&thread),
-                Some(Waiter::Task(waker)) => waker.wake(),
-                None => {}
-            }
+            self.wake(platform);
         }
         new
+    }
+
+    /// Wakes who waits for the request, to look again. Any context.
+    pub(crate) fn wake(&self, platform: &P) {
+        // If the lock is held, its holder changes the waiter and looks at the
+        // state right after. A waiter of a later request may be woken for
+        // nothing, which it must bear.
+        match self.waiter.try_lock().and_then(|waiter| waiter.clone()) {
+            Some(Waiter::Thread(thread)) => platform.unpark(&thread),
+            Some(Waiter::Task(waker)) => waker.wake(),
+            None => {}
+        }
     }
 
     /// Records that the device was reset while it had the request.
