@@ -20,6 +20,11 @@ impl Clock {
         }
     }
 
+    /// Goes on by `time`. The host's goes by itself.
+    pub(crate) fn advance(&self, time: Duration) {
+        self.advance_to(self.now().saturating_add(time));
+    }
+
     /// Goes on to `to`, unless it is later already. The host's goes by itself.
     pub(crate) fn advance_to(&self, to: Duration) {
         if let Self::Virtual(nanos) = self {

@@ -159,6 +159,10 @@ impl Device {
         self.status
     }
 
+    pub(crate) fn is_resetting(&self) -> bool {
+        self.resetting.is_some()
+    }
+
     pub(crate) fn set_status(&mut self, status: DeviceStatus) {
         if self.vanished {
             return;

@@ -39,7 +39,9 @@ struct Inner {
 ///
 /// In virtual time [`park`](Platform::park) is what makes time pass: it lets
 /// the device work; if there was nothing to do it goes on to the moment of the
-/// next delayed reply or to the deadline. A wait that nothing can end panics
+/// next delayed reply or to the deadline. Only a reset that takes its time and a
+/// read of the configuration generation let time pass otherwise, since whoever
+/// polls those does not park. A wait that nothing can end panics
 /// and says what it waits for, so no test hangs.
 ///
 /// With [`Drive::Threads`], `park` sleeps.

@@ -83,6 +83,18 @@ fn a_slow_reset_keeps_the_memory_until_it_is_done() {
     let reads: Vec<u32> = (0..3).map(|_| transport.status().bits()).collect();
     assert_eq!(reads, [1, 1, 0]);
     assert_eq!(handle.stats().resets, 1);
+    assert_eq!(
+        handle.now(),
+        Duration::from_millis(2),
+        "who polls the status sees time pass"
+    );
+    // One that never ends.
+    let (transport, handle) = Fake::new().slow_reset(u32::MAX).build();
+    transport.set_status(DeviceStatus::ACKNOWLEDGE);
+    transport.set_status(DeviceStatus::empty());
+    while handle.now() < Duration::from_secs(10) {
+        assert!(!transport.status().is_empty());
+    }
 }
 
 #[test]
