@@ -3,9 +3,9 @@
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 
-use super::{Connection, State};
 use super::pool::{Class, SlotId};
 use super::slot::{Args, Cleanup, REPLY_OFFSET, REPLY_SPACE, Slot, SlotState, Waiter};
+use super::{Connection, State};
 use crate::device::dma::DmaRegion;
 use crate::device::ring::{Access, Segment};
 use crate::device::{Data, Lent, TableBuilder, lend, reclaim};
@@ -270,7 +270,11 @@ impl<P: Platform> Connection<P> {
             }
             // A poll is cheap; the clock and the device's status are not.
             if !sleeps && !turns.is_multiple_of(64) {
-                self.platform.park(None);
+                if self.platform.can_sleep() {
+                    core::hint::spin_loop();
+                } else {
+                    self.platform.park(None);
+                }
                 continue;
             }
             let now = self.now();
@@ -322,6 +326,9 @@ impl<P: Platform> Connection<P> {
                 Some((_, give_up)) => Some(*give_up),
                 None => deadline,
             };
+            if !sleeps {
+                continue;
+            }
             // A lost interrupt or a silent death of the device is found in time.
             let look = now + Duration::from_millis(500);
             self.platform

@@ -100,7 +100,8 @@ impl<P: Platform> Forgets<P> {
 
     /// Returns how many messages the device has.
     pub(super) fn in_flight(&self) -> u16 {
-        self.channel.with(|channel| channel.ring.in_flight(), Channel::reap)
+        self.channel
+            .with(|channel| channel.ring.in_flight(), Channel::reap)
     }
 
     pub(super) fn reset(&self) {

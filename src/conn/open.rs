@@ -292,10 +292,12 @@ impl<P: Platform> Connection<P> {
             .unwrap_or(Duration::from_secs(60))
             + self.config.grace;
         let end = self.now() + patience;
-        while self.load().0 > 0 && self.now() < end && !self.device_failed() {
+        // Nothing else may be in flight when DESTROY goes out.
+        let busy = || self.load().0 > 0 || self.forgets.in_flight() > 0;
+        while busy() && self.now() < end && !self.device_failed() {
             self.poll();
             self.tidy();
-            if self.load().0 > 0 {
+            if busy() {
                 self.platform
                     .park(Some(self.now() + Duration::from_millis(1)));
             }

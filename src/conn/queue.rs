@@ -65,11 +65,6 @@ impl<P: Platform> Queue<P> {
         self.failed.load(Acquire)
     }
 
-    /// Returns what the device did wrong.
-    pub(crate) fn error(&self) -> Option<RingError> {
-        self.ring.with(|state| state.error, |_| ())
-    }
-
     /// Gives the slot's request to the device, now or as soon as there is room.
     /// Thread context. Does not block.
     pub(crate) fn submit(&self, id: SlotId, env: &Env<'_, P>) {

@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn the_payload_never_joins_the_segment_before_it() {
         let table = DescriptorTable::<TestHal>::new(8).unwrap();
-        let mut data = vec![0u8; 64];
+        let mut data = [0u8; 64];
         let addr = data.as_ptr() as u64 + 0x7000_0000_0000_0000;
         let mut builder = TableBuilder::new(&table, 8);
         builder

@@ -62,7 +62,7 @@ impl<P: Platform> Description<P> {
         self.inode().fs.platform()
     }
 
-    fn positioned(&self) -> Result<(&Arc<File<P>>, &SleepLock<P, u64>)> {
+    fn positioned(&self) -> Result<(&File<P>, &SleepLock<P, u64>)> {
         match &self.kind {
             Kind::File(file, position) => Ok((file, position)),
             Kind::Dir(..) => Err(Error::caller(Errno::EISDIR)),

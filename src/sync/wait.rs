@@ -90,10 +90,11 @@ impl<P: Platform> WaitQueue<P> {
             .is_some_and(|(first, _)| *first == ticket);
         waiting.threads.retain(|(t, _)| *t != ticket);
         // A wake-up meant for whoever is first may have reached us as we left.
-        if was_first && !matches!(end, WaitEnd::Ready(_)) {
-            if let Some((_, next)) = waiting.threads.front() {
-                platform.unpark(next);
-            }
+        if was_first
+            && !matches!(end, WaitEnd::Ready(_))
+            && let Some((_, next)) = waiting.threads.front()
+        {
+            platform.unpark(next);
         }
         end
     }
