@@ -1,1 +1,5 @@
 //! virtio-fs-boot
+#![no_std]
+
+#[cfg(panic = "abort")]
+pub mod entry;
