@@ -23,6 +23,10 @@ global_asm!(
 boot_pml4: .skip 4096
 boot_pdpt: .skip 4096
 boot_pd: .skip 4 * 4096
+    .globl boot_stack_guard
+boot_stack_guard: .skip 4096
+boot_stack: .skip 64 * 1024
+boot_stack_end:
 
     .section .rodata.boot, "a"
     .balign 8
@@ -92,25 +96,33 @@ pvh_long:
     # A zero return address ends every backtrace.
     push 0
     push 0
-    lea rax, [rip + {start}]
-    sub rsp, 8
-    call rax
+    call {start}
     ud2
 "#,
     start = sym start,
 );
 
-extern "C" fn start(info: u64) -> ! {
-    let s = b"hello kernel\n";
-    for &b in s { unsafe { core::arch::asm!("out dx, al", in("dx") 0x3f8u16, in("al") b) } }
-    unsafe { core::arch::asm!("out dx, al", in("dx") 0xf4u16, in("al") (info & 1) as u8); }
-    loop {}
+/// Where each DWARF section's companion makes it loadable, see kernel.ld.
+macro_rules! keep_loadable {
+    ($($section:literal),* $(,)?) => {
+        $(global_asm!(concat!(".section .keep", $section, ", \"a\"\n.byte 0"));)*
+    };
 }
 
-global_asm!(
-    ".section .keep.debug_str, \"a\"; .byte 0; .section .keep.debug_abbrev, \"a\"; .byte 0;.section .keep.debug_addr, \"a\"; .byte 0;.section .keep.debug_info, \"a\"; .byte 0;.section .keep.debug_line, \"a\"; .byte 0;.section .keep.debug_line_str, \"a\"; .byte 0; .section .keep.debug_ranges, \"a\"; .byte 0;.section .keep.debug_rnglists, \"a\"; .byte 0; .section .keep.debug_str_offsets, \"a\"; .byte 0",
-    ".section .bss.stack, \"aw\", @nobits; .balign 4096; .skip 65536; .globl boot_stack_end; boot_stack_end:");
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }
-#[unsafe(no_mangle)] extern "C" fn rust_eh_personality() {}
-#[unsafe(no_mangle)] extern "C" fn _Unwind_Resume() {}
+keep_loadable!(
+    ".debug_abbrev",
+    ".debug_addr",
+    ".debug_info",
+    ".debug_line",
+    ".debug_line_str",
+    ".debug_ranges",
+    ".debug_rnglists",
+    ".debug_str",
+    ".debug_str_offsets",
+);
+
+/// The first Rust code, on the boot stack and the boot page tables.
+extern "C" fn start(info: u64) -> ! {
+    // SAFETY: this is the only call, and the first thing that happens.
+    unsafe { crate::boot(info) }
+}

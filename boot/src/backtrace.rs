@@ -1,0 +1,179 @@
+//! How the code got where it is: callers, by the unwind tables that every build
+//! has (`.eh_frame`, read by gimli), named by the DWARF line tables that kernel.ld
+//! keeps (read by addr2line). No frame pointers are needed, so the precompiled
+//! `core` shows up as well.
+
+use core::{arch::asm, fmt};
+
+use gimli::{
+    BaseAddresses, CfaRule, Dwarf, EhFrame, EndianSlice, LittleEndian, Register, RegisterRule,
+    SectionId, UnwindContext, UnwindSection, X86_64,
+};
+
+use crate::{
+    memory::{image, translate},
+    trap::Frame,
+};
+
+/// More frames than this are not shown.
+const MAX_DEPTH: usize = 64;
+
+type Slice = EndianSlice<'static, LittleEndian>;
+
+/// The registers that unwinding follows, by DWARF number: 0 to 15 and the
+/// address of the next instruction as 16.
+#[derive(Clone, Copy, Debug)]
+pub struct Registers([u64; 17]);
+
+impl Registers {
+    /// The registers of interrupted code.
+    pub fn of(frame: &Frame) -> Self {
+        Self([
+            frame.rax, frame.rdx, frame.rcx, frame.rbx, frame.rsi, frame.rdi, frame.rbp, frame.rsp,
+            frame.r8, frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15,
+            frame.rip,
+        ])
+    }
+
+    /// The registers of the caller, as far as a function call keeps them.
+    #[inline(always)]
+    pub fn here() -> Self {
+        let mut all = [0u64; 17];
+        // SAFETY: only stores registers into the array.
+        unsafe {
+            asm!(
+                "mov [{all} + 3 * 8], rbx",
+                "mov [{all} + 6 * 8], rbp",
+                "mov [{all} + 7 * 8], rsp",
+                "mov [{all} + 12 * 8], r12",
+                "mov [{all} + 13 * 8], r13",
+                "mov [{all} + 14 * 8], r14",
+                "mov [{all} + 15 * 8], r15",
+                "lea {rip}, [rip]",
+                "mov [{all} + 16 * 8], {rip}",
+                all = in(reg) all.as_mut_ptr(),
+                rip = out(reg) _,
+                options(nostack),
+            );
+        }
+        Self(all)
+    }
+
+    fn get(&self, register: Register) -> Option<u64> {
+        self.0.get(usize::from(register.0)).copied()
+    }
+}
+
+/// Calls `visit` with the number and address of each frame, innermost first.
+pub fn walk(mut registers: Registers, mut visit: impl FnMut(usize, u64)) {
+    let section = EhFrame::new(image::eh_frame(), LittleEndian);
+    let bases = BaseAddresses::default()
+        .set_eh_frame(image::eh_frame().as_ptr() as u64)
+        .set_text(image::text().start);
+    let mut context = UnwindContext::new();
+    for number in 0..MAX_DEPTH {
+        let at = registers.0[16];
+        if at == 0 {
+            return;
+        }
+        // A return address may be the first of the next function, when the call
+        // was the last of this one; only frame 0 is not a return address.
+        let address = if number == 0 { at } else { at - 1 };
+        visit(number, address);
+        let next = if image::text().contains(&address) {
+            caller(&section, &bases, &mut context, registers, address)
+        } else if number == 0 {
+            // A jump to nowhere: the caller's address is on top of the stack.
+            read(registers.0[7]).map(|rip| {
+                let mut next = registers;
+                next.0[7] += 8;
+                next.0[16] = rip;
+                next
+            })
+        } else {
+            None
+        };
+        match next {
+            Some(next) if next.0[7] > registers.0[7] => registers = next,
+            _ => return,
+        }
+    }
+}
+
+fn caller(
+    section: &EhFrame<Slice>,
+    bases: &BaseAddresses,
+    context: &mut UnwindContext<usize>,
+    registers: Registers,
+    address: u64,
+) -> Option<Registers> {
+    let row = section
+        .unwind_info_for_address(bases, context, address, EhFrame::cie_from_offset)
+        .ok()?;
+    let CfaRule::RegisterAndOffset { register, offset } = row.cfa() else {
+        return None;
+    };
+    let cfa = registers.get(*register)?.wrapping_add_signed(*offset);
+    let mut next = registers;
+    for (register, rule) in row.registers() {
+        if let (RegisterRule::Offset(offset), Some(slot)) =
+            (rule, next.0.get_mut(usize::from(register.0)))
+        {
+            *slot = read(cfa.wrapping_add_signed(*offset))?;
+        }
+    }
+    next.0[usize::from(X86_64::RSP.0)] = cfa;
+    Some(next)
+}
+
+/// Reads a word of a stack that may be broken.
+fn read(addr: u64) -> Option<u64> {
+    if addr % 8 != 0 {
+        return None;
+    }
+    translate(addr)?;
+    // SAFETY: mapped, aligned, and any value is a fine u64. Device registers are
+    // not on a stack.
+    Some(unsafe { (addr as *const u64).read_volatile() })
+}
+
+/// Shows a code address as function, file and line, inlined functions included.
+#[derive(Clone, Copy, Debug)]
+pub struct Symbol(pub u64);
+
+impl fmt::Display for Symbol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#018x}", self.0)?;
+        let load = |id: SectionId| -> Result<Slice, gimli::Error> {
+            Ok(EndianSlice::new(image::dwarf_section(id.name()), LittleEndian))
+        };
+        let frames = Dwarf::load(load).and_then(|dwarf| {
+            let context = addr2line::Context::from_dwarf(dwarf)?;
+            let mut frames = context.find_frames(self.0).skip_all_loads()?;
+            let mut first = true;
+            while let Some(frame) = frames.next()? {
+                if !first {
+                    let _ = write!(f, "\n      inlined into   ");
+                }
+                first = false;
+                match frame.function.as_ref().and_then(|name| name.demangle().ok()) {
+                    Some(name) => {
+                        let _ = write!(f, " {name}");
+                    }
+                    None => {
+                        let _ = f.write_str(" ?");
+                    }
+                }
+                if let Some(location) = frame.location {
+                    let file = location.file.unwrap_or("?");
+                    let _ = write!(f, " ({file}:{})", location.line.unwrap_or(0));
+                }
+            }
+            Ok(!first)
+        });
+        match frames {
+            Ok(true) => Ok(()),
+            _ => f.write_str(" ?"),
+        }
+    }
+}
