@@ -137,43 +137,53 @@ fn read(addr: u64) -> Option<u64> {
     Some(unsafe { (addr as *const u64).read_volatile() })
 }
 
-/// Shows a code address as function, file and line, inlined functions included.
-#[derive(Clone, Copy, Debug)]
-pub struct Symbol(pub u64);
+/// Names for code addresses. Making one reads the list of all units, so it is
+/// worth keeping for a whole backtrace.
+pub struct Symbols(Option<addr2line::Context<Slice>>);
 
-impl fmt::Display for Symbol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#018x}", self.0)?;
+impl Symbols {
+    /// Reads the kernel's DWARF sections. Allocates.
+    pub fn load() -> Self {
         let load = |id: SectionId| -> Result<Slice, gimli::Error> {
             Ok(EndianSlice::new(image::dwarf_section(id.name()), LittleEndian))
         };
-        let frames = Dwarf::load(load).and_then(|dwarf| {
-            let context = addr2line::Context::from_dwarf(dwarf)?;
-            let mut frames = context.find_frames(self.0).skip_all_loads()?;
-            let mut first = true;
-            while let Some(frame) = frames.next()? {
-                if !first {
-                    let _ = write!(f, "\n      inlined into   ");
-                }
-                first = false;
-                match frame.function.as_ref().and_then(|name| name.demangle().ok()) {
-                    Some(name) => {
-                        let _ = write!(f, " {name}");
-                    }
-                    None => {
-                        let _ = f.write_str(" ?");
-                    }
-                }
-                if let Some(location) = frame.location {
-                    let file = location.file.unwrap_or("?");
-                    let _ = write!(f, " ({file}:{})", location.line.unwrap_or(0));
-                }
+        let dwarf = Dwarf::load(load);
+        Self(dwarf.and_then(addr2line::Context::from_dwarf).ok())
+    }
+
+    /// Writes `address` as function, file and line, inlined functions first.
+    ///
+    /// # Errors
+    ///
+    /// Those of `out`.
+    pub fn write(&self, address: u64, out: &mut impl fmt::Write) -> fmt::Result {
+        write!(out, "{address:#018x}")?;
+        let frames = self
+            .0
+            .as_ref()
+            .and_then(|context| context.find_frames(address).skip_all_loads().ok());
+        let Some(mut frames) = frames else {
+            return out.write_str(" (no symbol)");
+        };
+        let mut inner = false;
+        while let Ok(Some(frame)) = frames.next() {
+            if inner {
+                out.write_str("\n        inlined into     ")?;
             }
-            Ok(!first)
-        });
-        match frames {
-            Ok(true) => Ok(()),
-            _ => f.write_str(" ?"),
+            inner = true;
+            match frame.function.as_ref().and_then(|name| name.demangle().ok()) {
+                Some(name) => write!(out, " {name}")?,
+                None => out.write_str(" (no name)")?,
+            }
+            if let Some(location) = frame.location
+                && let (Some(file), Some(line)) = (location.file, location.line)
+            {
+                write!(out, " ({file}:{line})")?;
+            }
         }
+        if !inner {
+            out.write_str(" (no symbol)")?;
+        }
+        Ok(())
     }
 }

@@ -143,6 +143,15 @@ pub(crate) fn print_crash(text: fmt::Arguments) {
     let _ = Uart.write_fmt(text);
 }
 
+/// The console for a crash report, past the lock.
+pub(crate) struct Crash;
+
+impl Write for Crash {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        Uart.write_str(text)
+    }
+}
+
 struct Logger;
 
 impl Log for Logger {

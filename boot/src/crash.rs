@@ -14,6 +14,7 @@ use crate::{backtrace, clock, console, cpu, exit, memory::{heap, stack}, trap::{
 static STAGE: AtomicU8 = AtomicU8::new(0);
 
 macro_rules! out {
+    () => { console::print_crash(format_args!("\n")) };
     ($($arg:tt)*) => { console::print_crash(format_args!("{}\n", format_args!($($arg)*))) };
 }
 
@@ -30,8 +31,12 @@ fn finish(registers: backtrace::Registers) -> ! {
     // The second report only says where.
     if STAGE.load(Ordering::SeqCst) == 1 {
         out!("backtrace:");
+        let symbols = backtrace::Symbols::load();
         backtrace::walk(registers, |number, address| {
-            out!("{:>4}: {}", number, backtrace::Symbol(address));
+            console::print_crash(format_args!("{number:>4}: "));
+            // The console never fails.
+            let _ = symbols.write(address, &mut console::Crash);
+            out!();
         });
     }
     exit::exit(exit::CRASHED)
@@ -65,7 +70,7 @@ pub(crate) fn exception(frame: &Frame) -> ! {
 }
 
 /// Reports a panic and ends the machine.
-#[panic_handler]
+#[cfg_attr(panic = "abort", panic_handler)]
 fn panic(info: &PanicInfo) -> ! {
     let registers = backtrace::Registers::here();
     begin();
@@ -114,11 +119,11 @@ const NAMES: [&str; 32] = [
 
 /// The linker wants it because the precompiled `core` refers to it; nothing
 /// unwinds here.
-#[unsafe(no_mangle)]
+#[cfg_attr(panic = "abort", unsafe(no_mangle))]
 extern "C" fn rust_eh_personality() {}
 
 /// As [`rust_eh_personality`]; would only be reached by unwinding.
-#[unsafe(no_mangle)]
+#[cfg_attr(panic = "abort", unsafe(no_mangle))]
 extern "C" fn _Unwind_Resume() -> ! {
     exit::exit(exit::CRASHED)
 }

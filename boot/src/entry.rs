@@ -124,5 +124,5 @@ keep_loadable!(
 /// The first Rust code, on the boot stack and the boot page tables.
 extern "C" fn start(info: u64) -> ! {
     // SAFETY: this is the only call, and the first thing that happens.
-    unsafe { crate::boot(info) }
+    unsafe { crate::kernel::boot(info) }
 }

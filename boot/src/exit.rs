@@ -10,6 +10,8 @@ use x86_64::instructions::{hlt, interrupts, port::Port};
 
 /// The status of a kernel that ran into an exception or a panic.
 pub const CRASHED: u8 = 101;
+/// The status of a kernel on a machine that it cannot run on.
+pub const UNUSABLE: u8 = 71;
 /// The status of a kernel that was started wrongly: a bad command line.
 pub const USAGE: u8 = 64;
 

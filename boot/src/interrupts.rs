@@ -200,3 +200,9 @@ pub(crate) fn dispatch(vector: u8) {
     }
     apic::end_of_interrupt();
 }
+
+/// Sends `message` from this CPU, as a device would: for tests.
+pub fn raise(message: Message) {
+    let apic_id = (message.addr >> 12 & 0xff) as u32;
+    apic::send(apic_id, message.data as u8);
+}

@@ -1,9 +1,22 @@
 //! The test kernel.
 #![cfg_attr(panic = "abort", no_std, no_main)]
-#[cfg(panic = "abort")]
-use virtio_fs_boot as _;
 
-#[cfg(not(panic = "abort"))]
-fn main() {
-    eprintln!("this is a kernel: build it with `cargo kernel`, run it with `make run`");
+use virtio_fs_boot::{Kernel, Program, cmdline::Key, kernel, selftest};
+
+kernel!(Program {
+    keys: &[
+        Key::any("test", "1 runs all tests, a word those whose name contains it"),
+        Key::any("crash", "crashes, to show what that looks like: panic, fault, divide, overflow"),
+    ],
+    main,
+});
+
+fn main(kernel: &'static Kernel) -> u8 {
+    if let Some(filter) = kernel.arguments.get("test") {
+        return selftest::run(kernel, selftest::KERNEL, filter);
+    }
+    if let Some(how) = kernel.arguments.get("crash") {
+        selftest::crash(how);
+    }
+    0
 }

@@ -172,7 +172,7 @@ mod tests {
     fn random_runs_never_overlap_and_coalesce_when_freed() {
         const SEED: u64 = 0x5eed_0001;
         const FRAMES: usize = 5000;
-        println!("seed {SEED:#x}");
+        std::println!("seed {SEED:#x}");
         let mut state = SEED;
         let mut random = move |below: usize| {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
@@ -185,7 +185,8 @@ mod tests {
         let mut owned = vec![false; FRAMES];
         for _ in 0..20_000 {
             if random(2) == 0 {
-                let count = 1 + random(1 << random(8));
+                let order = random(8);
+                let count = 1 + random(1 << order);
                 if let Some(first) = buddy.allocate(count) {
                     assert_eq!(first % count.next_power_of_two(), 0);
                     for frame in &mut owned[first..first + count] {

@@ -8,30 +8,31 @@ use core::{
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
-use talc::{TalcLock, source::GlobalAllocSource};
+use talc::{TalcLock, source::{GlobalAllocSource, Manual}};
 
 use super::{PAGE, frames, linear};
 use crate::sync::RawIrqLock;
 
-#[global_allocator]
+#[cfg_attr(panic = "abort", global_allocator)]
 static HEAP: Heap = Heap {
     talc: TalcLock::new(GlobalAllocSource::new(Frames)),
     allocations: AtomicU64::new(0),
     in_use: AtomicUsize::new(0),
-    emergency: AtomicBool::new(false),
-    next: AtomicUsize::new(0),
+    crashed: AtomicBool::new(false),
 };
 
-/// Memory for the report of a crash, which may have happened inside the heap.
-const EMERGENCY_PAGES: usize = 2048;
-static EMERGENCY_START: AtomicUsize = AtomicUsize::new(0);
+/// Memory for the report of a crash, which may have happened inside the heap:
+/// enough to read the line tables of a large unit.
+static RESERVE: TalcLock<RawIrqLock, Manual> = TalcLock::new(Manual);
+const RESERVE_BYTES: usize = 8 << 20;
+static RESERVE_START: AtomicUsize = AtomicUsize::new(0);
 
 struct Heap {
     talc: TalcLock<RawIrqLock, GlobalAllocSource<Frames>>,
     allocations: AtomicU64,
     in_use: AtomicUsize,
-    emergency: AtomicBool,
-    next: AtomicUsize,
+    /// Serve everything from the reserve, and take nothing back that is not its.
+    crashed: AtomicBool,
 }
 
 /// Whole pages, as the heap's own source of memory.
@@ -58,27 +59,12 @@ unsafe impl GlobalAlloc for Frames {
     }
 }
 
-impl Heap {
-    /// Takes from the reserve, which only grows: the kernel is about to end.
-    fn bump(&self, layout: Layout) -> *mut u8 {
-        let start = EMERGENCY_START.load(Ordering::Relaxed);
-        let result = self.next.try_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
-            let end = next.next_multiple_of(layout.align()) + layout.size();
-            (start != 0 && end <= EMERGENCY_PAGES * PAGE as usize).then_some(end)
-        });
-        match result {
-            Ok(before) => (start + before.next_multiple_of(layout.align())) as *mut u8,
-            Err(_) => ptr::null_mut(),
-        }
-    }
-}
-
-// SAFETY: talc is a correct allocator; the reserve hands out disjoint, aligned
-// pieces of a page run that is nobody else's and takes nothing back.
+// SAFETY: talc is a correct allocator, twice.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if self.emergency.load(Ordering::Relaxed) {
-            return self.bump(layout);
+        if self.crashed.load(Ordering::Relaxed) {
+            // SAFETY: the caller's promise: the size is not 0.
+            return unsafe { RESERVE.alloc(layout) };
         }
         self.allocations.fetch_add(1, Ordering::Relaxed);
         self.in_use.fetch_add(layout.size(), Ordering::Relaxed);
@@ -87,7 +73,13 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        if self.emergency.load(Ordering::Relaxed) {
+        if self.crashed.load(Ordering::Relaxed) {
+            let addr = block as usize;
+            let start = RESERVE_START.load(Ordering::Relaxed);
+            if (start..start + RESERVE_BYTES).contains(&addr) {
+                // SAFETY: the block lies in the reserve, so it came from there.
+                unsafe { RESERVE.dealloc(block, layout) };
+            }
             return;
         }
         self.in_use.fetch_sub(layout.size(), Ordering::Relaxed);
@@ -96,11 +88,14 @@ unsafe impl GlobalAlloc for Heap {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if self.emergency.load(Ordering::Relaxed) {
-            let new = self.bump(Layout::from_size_align(size, layout.align()).unwrap_or(layout));
+        if self.crashed.load(Ordering::Relaxed) {
+            // SAFETY: the caller's promise: `size` fits the alignment.
+            let new = unsafe { self.alloc(Layout::from_size_align_unchecked(size, layout.align())) };
             if !new.is_null() {
                 // SAFETY: both are at least this long, and disjoint.
                 unsafe { ptr::copy_nonoverlapping(block, new, layout.size().min(size)) };
+                // SAFETY: the caller gives `block` up.
+                unsafe { self.dealloc(block, layout) };
             }
             return new;
         }
@@ -114,8 +109,10 @@ unsafe impl GlobalAlloc for Heap {
 
 /// Sets the reserve for crash reports aside.
 pub(super) fn init() {
-    if let Some(addr) = frames::allocate(EMERGENCY_PAGES) {
-        EMERGENCY_START.store(linear(addr) as usize, Ordering::Relaxed);
+    if let Some(addr) = frames::allocate(RESERVE_BYTES / PAGE as usize) {
+        // SAFETY: the frames were just taken and are given to the reserve for good.
+        unsafe { RESERVE.lock().claim(linear(addr), RESERVE_BYTES) };
+        RESERVE_START.store(linear(addr) as usize, Ordering::Relaxed);
     }
 }
 
@@ -132,5 +129,5 @@ pub fn in_use() -> usize {
 
 /// Serves everything from the reserve from now on: the heap may be what broke.
 pub(crate) fn enter_emergency() {
-    HEAP.emergency.store(true, Ordering::Relaxed);
+    HEAP.crashed.store(true, Ordering::Relaxed);
 }

@@ -13,22 +13,16 @@
 //! Nothing is both writable and executable; page 0 and everything else is a hole.
 
 pub mod buddy;
-#[cfg(panic = "abort")]
 pub mod frames;
-#[cfg(panic = "abort")]
 pub mod heap;
-#[cfg(panic = "abort")]
 pub mod image;
-#[cfg(panic = "abort")]
 pub mod paging;
-#[cfg(panic = "abort")]
 pub mod stack;
 pub mod start_info;
 pub mod strings;
 
 pub use start_info::PAGE;
 
-#[cfg(panic = "abort")]
 pub use paging::{map_mmio, translate};
 
 /// Where physical address 0 appears in the linear map.
@@ -59,7 +53,6 @@ pub fn linear(addr: u64) -> *mut u8 {
 /// # Safety
 ///
 /// Called once, before anything else allocates, on the boot page tables.
-#[cfg(panic = "abort")]
 pub unsafe fn init(map: &start_info::MemoryMap) {
     frames::init(map, image::whole());
     // SAFETY: the caller's promise.

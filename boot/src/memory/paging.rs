@@ -295,6 +295,15 @@ pub(crate) fn serve_shootdown() {
 ///
 /// Walks the tables without the lock, so that it also serves exception reports.
 pub fn translate(virt: u64) -> Option<u64> {
+    walk(virt).map(|(addr, _)| addr)
+}
+
+/// Returns what may be done with the page at `virt`, `None` if there is none.
+pub fn flags(virt: u64) -> Option<Flags> {
+    walk(virt).map(|(_, flags)| flags)
+}
+
+fn walk(virt: u64) -> Option<(u64, Flags)> {
     const ADDR: u64 = 0x000f_ffff_ffff_f000;
     if !matches!(virt >> 47, 0 | 0x1_ffff) {
         return None;
@@ -311,7 +320,7 @@ pub fn translate(virt: u64) -> Option<u64> {
         }
         if shift == 12 || flags.contains(Flags::HUGE_PAGE) {
             let mask = (1 << shift) - 1;
-            return Some((entry & ADDR & !mask) | (virt & mask));
+            return Some(((entry & ADDR & !mask) | (virt & mask), flags));
         }
         table = entry & ADDR;
     }
