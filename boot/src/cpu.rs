@@ -71,8 +71,10 @@ impl Cpu {
         self.apic_id.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_apic_id(&self, id: u32) {
-        self.apic_id.store(id, Ordering::Relaxed);
+    /// Lets others send it interrupts, to `apic_id`.
+    pub(crate) fn set_online(&self, apic_id: u32) {
+        self.apic_id.store(apic_id, Ordering::Relaxed);
+        self.online.store(true, Ordering::Release);
     }
 
     /// Loads this CPU's own tables and makes it the current one.
@@ -104,7 +106,6 @@ impl Cpu {
         };
         GsBase::write(VirtAddr::from_ptr(self));
         trap::load(code.0);
-        self.online.store(true, Ordering::Release);
     }
 
     /// # Safety

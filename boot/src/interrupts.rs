@@ -178,8 +178,8 @@ pub fn init(machine: &Machine) {
 /// Sets this CPU's own controller up.
 pub(crate) fn init_cpu() {
     let id = apic::init_cpu(SPURIOUS);
-    cpu::current().set_apic_id(id);
     apic::init_timer(TIMER);
+    cpu::current().set_online(id);
 }
 
 /// Serves `vector`. Interrupts are off.

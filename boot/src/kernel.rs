@@ -13,7 +13,7 @@ use crate::{
     exit::{self, exit},
     interrupts,
     memory::{self, CacheMode, linear, map_mmio, start_info::{MemoryMap, StartInfo}},
-    pci, println, thread,
+    pci, println, smp, thread,
 };
 
 /// What a kernel binary adds to this library; see [`kernel!`](crate::kernel!).
@@ -114,6 +114,8 @@ pub(crate) unsafe fn boot(info: u64) -> ! {
         memory: info.memory.clone(),
     }));
     let main = move || {
+        let most = kernel.arguments.get("cpus").and_then(|most| most.parse().ok());
+        smp::start(&kernel.machine.cpus, most.unwrap_or(cpu::MAX));
         log::info!(
             "{} MiB of memory, {} CPU(s)",
             kernel.memory.usable_bytes() >> 20,

@@ -57,6 +57,8 @@ pub mod platform;
 pub mod rtc;
 pub mod selftest;
 pub mod shell;
+#[cfg(panic = "abort")]
+pub mod smp;
 pub mod sync;
 pub mod thread;
 pub mod trap;

@@ -6,7 +6,7 @@ use virtio_fs_boot::{Kernel, Program, cmdline::Key, kernel, selftest};
 kernel!(Program {
     keys: &[
         Key::any("test", "1 runs all tests, a word those whose name contains it"),
-        Key::any("crash", "crashes, to show what that looks like: panic, fault, divide, overflow"),
+        Key::any("crash", "crashes on purpose: panic, fault, jump, divide, constant or overflow"),
     ],
     main,
 });

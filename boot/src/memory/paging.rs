@@ -3,6 +3,7 @@
 
 use core::{
     arch::x86_64::__cpuid,
+    cell::UnsafeCell,
     ops::Range,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -43,6 +44,14 @@ struct Space {
     /// The next free address for device memory.
     next_mmio: u64,
 }
+
+/// The highest table.
+struct Root(UnsafeCell<PageTable>);
+
+// SAFETY: only `init` takes a reference, which then stands behind the lock.
+unsafe impl Sync for Root {}
+
+static ROOT: Root = Root(UnsafeCell::new(PageTable::new()));
 
 /// Tables come from the frame allocator, zeroed.
 struct Tables;
@@ -132,10 +141,10 @@ impl Space {
 ///
 /// Called once on the boot page tables, with the frame allocator ready.
 pub(super) unsafe fn init(map: &MemoryMap) {
-    let root = frames::allocate_zeroed(1).expect("memory for page tables");
-    // SAFETY: a zeroed frame is a valid empty table, mapped linearly by the boot
-    // tables, and this is its only reference.
-    let table = unsafe { &mut *linear(root).cast::<PageTable>() };
+    // In the image, because CPUs that start can only load an address below 4 GiB.
+    let root = ROOT.0.get() as u64;
+    // SAFETY: the only reference to it, called once; an empty table is a valid one.
+    let table = unsafe { &mut *ROOT.0.get() };
     let mut space = Space {
         // SAFETY: usable memory is mapped at LINEAR by the boot tables as far
         // as these tables lie, and by the new ones from then on.
@@ -213,6 +222,13 @@ pub fn map_mmio(phys: u64, len: u64, mode: CacheMode) -> Result<*mut u8, MapErro
     Ok((virt + (phys - start)) as *mut u8)
 }
 
+/// Maps the page at physical address `addr` where it is, for execution.
+#[cfg(panic = "abort")]
+pub(crate) fn map_code(addr: u64) -> Result<(), MapError> {
+    let mut guard = TABLES.lock();
+    guard.as_mut().ok_or(MapError::NoMemory)?.map(addr, addr, PAGE, EXECUTE)
+}
+
 /// Maps memory of the kernel's own at `virt`, read and write.
 pub(super) fn map_data(virt: u64, phys: u64, len: u64) -> Result<(), MapError> {
     let mut guard = TABLES.lock();
@@ -270,16 +286,24 @@ static DONE: [AtomicU64; cpu::MAX] = [const { AtomicU64::new(0) }; cpu::MAX];
 pub fn shoot_down() {
     debug_assert!(x86_64::instructions::interrupts::are_enabled());
     let mine = REQUESTED.fetch_add(1, Ordering::SeqCst) + 1;
+    // A CPU that comes online later has nothing cached.
+    let mut asked = 0u32;
     without_interrupts(|| {
         serve_shootdown();
         let me = cpu::current().id();
         for cpu in cpu::online().filter(|cpu| cpu.id() != me) {
+            asked |= 1 << cpu.id();
             apic::send(cpu.apic_id(), interrupts::SHOOTDOWN);
         }
     });
-    for cpu in cpu::online() {
-        while DONE[cpu.id()].load(Ordering::Acquire) < mine {
+    for (id, done) in DONE.iter().enumerate().filter(|(id, _)| asked & 1 << id != 0) {
+        let mut rounds = 0u32;
+        while done.load(Ordering::Acquire) < mine {
             core::hint::spin_loop();
+            rounds += 1;
+            if rounds == u32::MAX {
+                log::warn!("CPU {id} does not answer");
+            }
         }
     }
 }

@@ -7,7 +7,16 @@ use core::{
 };
 
 use super::Test;
-use crate::{Kernel, acpi, check, clock, cpu, interrupts, memory::heap, pci, sync::IrqMutex, thread};
+use crate::{
+    Kernel, acpi, check, clock, cpu, interrupts,
+    memory::{
+        MAPPINGS, PAGE, frames, heap, linear,
+        paging::{self, Flags},
+    },
+    pci,
+    sync::IrqMutex,
+    thread,
+};
 
 pub(super) const TESTS: &[Test] = &[
     Test { name: "threads: two of them wake each other in turn", run: ping_pong },
@@ -18,6 +27,8 @@ pub(super) const TESTS: &[Test] = &[
     Test { name: "threads: hundreds come and go without a leak", run: many },
     Test { name: "threads: parking and waking allocate nothing", run: no_allocation },
     Test { name: "locks: counts from all threads add up", run: counting },
+    Test { name: "cpus: all of them run threads", run: all_cpus },
+    Test { name: "cpus: a removed mapping is gone on all of them", run: shootdown },
     Test { name: "clock: never goes back and agrees with the timer", run: monotonic },
     Test { name: "clock: the time of day goes on", run: time_of_day },
     Test { name: "interrupts: a message reaches its handler until it is dropped", run: message },
@@ -191,6 +202,96 @@ fn counting(_: &'static Kernel) -> Outcome {
     check!(total == 4 * EACH, "counted {total}");
     Ok(())
 }
+
+fn all_cpus(_: &'static Kernel) -> Outcome {
+    let seen = Arc::new(AtomicU64::new(0));
+    let all = cpu::online().fold(0u64, |all, cpu| all | 1 << cpu.id());
+    let end = clock::now() + Duration::from_secs(10);
+    let threads: Vec<_> = (0..2 * all.count_ones())
+        .map(|_| {
+            let seen = seen.clone();
+            thread::spawn("visitor", move || {
+                while seen.load(Ordering::Relaxed) != all && clock::now() < end {
+                    seen.fetch_or(1 << cpu::current().id(), Ordering::Relaxed);
+                    core::hint::spin_loop();
+                }
+            })
+        })
+        .collect::<Result<_, _>>()
+        .map_err(|error| alloc::format!("{error}"))?;
+    threads.into_iter().for_each(thread::JoinHandle::join);
+    let seen = seen.load(Ordering::Relaxed);
+    check!(seen == all, "CPUs {all:#b} are online, {seen:#b} ran a thread");
+    Ok(())
+}
+
+/// Two frames are mapped at one address in turn; readers on all CPUs must never
+/// see the frame of before once the shootdown has returned.
+fn shootdown(_: &'static Kernel) -> Outcome {
+    const ROUNDS: u64 = 200;
+    static MAPPED: AtomicU64 = AtomicU64::new(0);
+    let virt = MAPPINGS.start;
+    let flags = Flags::PRESENT | Flags::NO_EXECUTE;
+    let mut pages = [0; 2];
+    for page in &mut pages {
+        *page = frames::allocate_zeroed(1).ok_or("no memory")?;
+    }
+    MAPPED.store(0, Ordering::SeqCst);
+    let readers: Vec<_> = (0..cpu::online().count())
+        .map(|_| {
+            thread::spawn("reader", move || {
+                let mut stale = 0u64;
+                loop {
+                    let round = MAPPED.load(Ordering::SeqCst);
+                    if round == u64::MAX {
+                        return stale;
+                    }
+                    if round == 0 {
+                        core::hint::spin_loop();
+                        continue;
+                    }
+                    // The mapping stays while we read: a reader announces itself.
+                    READING.fetch_add(1, Ordering::SeqCst);
+                    if MAPPED.load(Ordering::SeqCst) == round {
+                        // SAFETY: mapped, because the writer waits for readers
+                        // after it has announced the end of the round.
+                        let found = unsafe { (virt as *const u64).read_volatile() };
+                        stale += u64::from(found != round);
+                    }
+                    READING.fetch_sub(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect::<Result<_, _>>()
+        .map_err(|error| alloc::format!("{error}"))?;
+    for round in 1..=ROUNDS {
+        let page = pages[round as usize % 2];
+        // SAFETY: the frame is ours, and mapped in the linear map.
+        unsafe { linear(page).cast::<u64>().write_volatile(round) };
+        // SAFETY: the address is in MAPPINGS, the frame is ours.
+        unsafe { paging::map(virt, page, PAGE, flags) }.map_err(|e| alloc::format!("{e}"))?;
+        MAPPED.store(round, Ordering::SeqCst);
+        clock::spin(Duration::from_micros(50));
+        MAPPED.store(0, Ordering::SeqCst);
+        while READING.load(Ordering::SeqCst) != 0 {
+            thread::yield_now();
+        }
+        // SAFETY: nobody reads there now.
+        unsafe { paging::unmap(virt) };
+        paging::shoot_down();
+    }
+    MAPPED.store(u64::MAX, Ordering::SeqCst);
+    let stale: u64 = readers.into_iter().map(thread::JoinHandle::join).sum();
+    for page in pages {
+        // SAFETY: mapped nowhere any more.
+        unsafe { frames::free(page, 1) };
+    }
+    check!(stale == 0, "{stale} reads saw a page that was gone");
+    Ok(())
+}
+
+/// Readers of [`shootdown`] that may be using the mapping.
+static READING: AtomicUsize = AtomicUsize::new(0);
 
 fn monotonic(_: &'static Kernel) -> Outcome {
     let mut last = clock::now();
