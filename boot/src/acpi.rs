@@ -148,7 +148,10 @@ fn root(rsdp: u64, memory: &impl Memory) -> Result<Vec<u64>, AcpiError> {
         let xsdt = u64_at(&pointer, 24).unwrap_or(0);
         if xsdt != 0 {
             let table = table(xsdt, "XSDT", memory)?;
-            return Ok((HEADER..).step_by(8).map_while(|at| u64_at(&table, at)).collect());
+            return Ok((HEADER..)
+                .step_by(8)
+                .map_while(|at| u64_at(&table, at))
+                .collect());
         }
     }
     let rsdt = u32_at(&pointer, 16).unwrap_or(0);
@@ -182,22 +185,26 @@ fn table(addr: u64, name: &'static str, memory: &impl Memory) -> Result<Vec<u8>,
 
 fn read_mcfg(table: &[u8], machine: &mut Machine) {
     let entries = table.get(HEADER + 8..).unwrap_or(&[]);
-    machine.ecam.extend(entries.chunks_exact(16).filter_map(|entry| {
-        let ecam = Ecam {
-            base: u64_at(entry, 0)?,
-            segment: u16_at(entry, 8)?,
-            first_bus: entry[10],
-            last_bus: entry[11],
-        };
-        // An address that leaves no room for all buses is nonsense.
-        let room = ecam.base <= (1 << 52) - (256 << 20);
-        (ecam.first_bus <= ecam.last_bus && ecam.base % (1 << 20) == 0 && room).then_some(ecam)
-    }));
+    machine
+        .ecam
+        .extend(entries.chunks_exact(16).filter_map(|entry| {
+            let ecam = Ecam {
+                base: u64_at(entry, 0)?,
+                segment: u16_at(entry, 8)?,
+                first_bus: entry[10],
+                last_bus: entry[11],
+            };
+            // An address that leaves no room for all buses is nonsense.
+            let room = ecam.base <= (1 << 52) - (256 << 20);
+            (ecam.first_bus <= ecam.last_bus && ecam.base % (1 << 20) == 0 && room).then_some(ecam)
+        }));
 }
 
 fn read_madt(table: &[u8], machine: &mut Machine) -> Result<(), AcpiError> {
     const ENABLED: u32 = 1;
-    machine.local_apic = u32_at(table, HEADER).ok_or(AcpiError::Length("MADT"))?.into();
+    machine.local_apic = u32_at(table, HEADER)
+        .ok_or(AcpiError::Length("MADT"))?
+        .into();
     let mut rest = table.get(HEADER + 8..).unwrap_or(&[]);
     while let [kind, len, ..] = *rest {
         let len = usize::from(len);
@@ -319,9 +326,27 @@ mod tests {
         assert_eq!(new, read(RSDP, &machine(0)).unwrap());
         assert_eq!(new.cpus, [0, 5]);
         assert_eq!(new.local_apic, 0xfee0_0000);
-        assert_eq!(new.io_apics, [IoApic { addr: 0xfec0_0000, first: 0 }]);
-        assert_eq!(new.overrides, [Override { irq: 0, global: 2, flags: 0 }]);
-        let window = Ecam { base: 0xb000_0000, segment: 0, first_bus: 0, last_bus: 255 };
+        assert_eq!(
+            new.io_apics,
+            [IoApic {
+                addr: 0xfec0_0000,
+                first: 0
+            }]
+        );
+        assert_eq!(
+            new.overrides,
+            [Override {
+                irq: 0,
+                global: 2,
+                flags: 0
+            }]
+        );
+        let window = Ecam {
+            base: 0xb000_0000,
+            segment: 0,
+            first_bus: 0,
+            last_bus: 255,
+        };
         assert_eq!(new.ecam, [window]);
     }
 
@@ -336,7 +361,10 @@ mod tests {
                 refused += usize::from(read(RSDP, &bad).is_err());
             }
         }
-        assert!(refused > 3 * 200, "only {refused} of the changes were noticed");
+        assert!(
+            refused > 3 * 200,
+            "only {refused} of the changes were noticed"
+        );
     }
 
     #[test]

@@ -233,7 +233,10 @@ impl IoApicRegisters {
     /// Sends global interrupt `global` to a CPU as `vector`. False if the line
     /// belongs to another controller.
     pub(crate) fn route(&mut self, global: u32, line: Line, vector: u8, apic_id: u32) -> bool {
-        let Some(pin) = global.checked_sub(self.first).filter(|&pin| pin < self.lines) else {
+        let Some(pin) = global
+            .checked_sub(self.first)
+            .filter(|&pin| pin < self.lines)
+        else {
             return false;
         };
         let polarity = u32::from(line.polarity == Polarity::Low) << 13;
@@ -245,7 +248,10 @@ impl IoApicRegisters {
 
     /// Masks global interrupt `global`, if it is this controller's.
     pub(crate) fn mask(&mut self, global: u32) {
-        if let Some(pin) = global.checked_sub(self.first).filter(|&pin| pin < self.lines) {
+        if let Some(pin) = global
+            .checked_sub(self.first)
+            .filter(|&pin| pin < self.lines)
+        {
             self.write(0x10 + 2 * pin, 1 << 16);
         }
     }

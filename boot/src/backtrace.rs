@@ -145,7 +145,10 @@ impl Symbols {
     /// Reads the kernel's DWARF sections. Allocates.
     pub fn load() -> Self {
         let load = |id: SectionId| -> Result<Slice, gimli::Error> {
-            Ok(EndianSlice::new(image::dwarf_section(id.name()), LittleEndian))
+            Ok(EndianSlice::new(
+                image::dwarf_section(id.name()),
+                LittleEndian,
+            ))
         };
         let dwarf = Dwarf::load(load);
         Self(dwarf.and_then(addr2line::Context::from_dwarf).ok())
@@ -171,7 +174,11 @@ impl Symbols {
                 out.write_str("\n        inlined into     ")?;
             }
             inner = true;
-            match frame.function.as_ref().and_then(|name| name.demangle().ok()) {
+            match frame
+                .function
+                .as_ref()
+                .and_then(|name| name.demangle().ok())
+            {
                 Some(name) => write!(out, " {name}")?,
                 None => out.write_str(" (no name)")?,
             }

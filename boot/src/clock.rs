@@ -29,7 +29,10 @@ pub fn init() {
         None => (measured_rate(), "interval timer"),
     };
     START.store(ticks(), Ordering::Relaxed);
-    SCALE.store(((1_000_000_000u128 << 32) / u128::from(hertz)) as u64, Ordering::Release);
+    SCALE.store(
+        ((1_000_000_000u128 << 32) / u128::from(hertz)) as u64,
+        Ordering::Release,
+    );
     match DateTime::read(cmos) {
         Some(date) => {
             // The clock shows whole seconds; half a one is the best guess for the rest.
@@ -120,7 +123,12 @@ fn measured_rate() -> u64 {
         }
     };
     // A reading that was disturbed took long: keep the quickest of several.
-    let mut best = || (0..8).map(|_| sample()).min_by_key(|s| s.1).expect("eight samples");
+    let mut best = || {
+        (0..8)
+            .map(|_| sample())
+            .min_by_key(|s| s.1)
+            .expect("eight samples")
+    };
     let (first, _, from) = best();
     let end = from.saturating_sub(HERTZ / 25);
     loop {

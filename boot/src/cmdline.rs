@@ -92,7 +92,12 @@ impl CommandLine {
                 return Err(CommandLineError::Quote);
             }
             let value = value.unwrap_or_else(|| "1".into());
-            let Some(known) = keys.iter().copied().flatten().find(|known| known.name == key) else {
+            let Some(known) = keys
+                .iter()
+                .copied()
+                .flatten()
+                .find(|known| known.name == key)
+            else {
                 return Err(CommandLineError::Unknown(key));
             };
             if parsed.get(&key).is_some() {
@@ -143,7 +148,10 @@ mod tests {
     fn what_is_wrong_is_named() {
         use CommandLineError::*;
         assert_eq!(parse("tga=x"), Err(Unknown("tga".into())));
-        assert_eq!(parse("test=maybe"), Err(Value("test".into(), "maybe".into())));
+        assert_eq!(
+            parse("test=maybe"),
+            Err(Value("test".into(), "maybe".into()))
+        );
         assert_eq!(parse("tag=a tag=b"), Err(Twice("tag".into())));
         assert_eq!(parse("cmd=\"ls"), Err(Quote));
         assert_eq!(parse("cmd=\"ls\\"), Err(Quote));

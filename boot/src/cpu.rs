@@ -195,6 +195,6 @@ pub fn online() -> impl Iterator<Item = &'static Cpu> {
 
 /// Returns CPU `id` if it runs.
 pub fn get(id: usize) -> Option<&'static Cpu> {
-    CPUS.get(id).filter(|cpu| cpu.online.load(Ordering::Acquire))
+    CPUS.get(id)
+        .filter(|cpu| cpu.online.load(Ordering::Acquire))
 }
-

@@ -2,13 +2,18 @@
 //! happened, where, and how it got there, then leaves with
 //! [`exit::CRASHED`](crate::exit::CRASHED).
 
+#[cfg(panic = "abort")]
+use core::panic::PanicInfo;
 use core::{
     fmt,
-    panic::PanicInfo,
     sync::atomic::{AtomicU8, Ordering},
 };
 
-use crate::{backtrace, clock, console, cpu, exit, memory::{heap, stack}, trap::{Frame, PAGE_FAULT}};
+use crate::{
+    backtrace, clock, console, cpu, exit,
+    memory::{heap, stack},
+    trap::{Frame, PAGE_FAULT},
+};
 
 /// How far the report has come, so that a crash inside it does not repeat it.
 static STAGE: AtomicU8 = AtomicU8::new(0);
@@ -45,7 +50,10 @@ fn finish(registers: backtrace::Registers) -> ! {
 /// Reports an exception and ends the machine.
 pub(crate) fn exception(frame: &Frame) -> ! {
     begin();
-    let name = NAMES.get(frame.vector as usize).copied().unwrap_or("unknown exception");
+    let name = NAMES
+        .get(frame.vector as usize)
+        .copied()
+        .unwrap_or("unknown exception");
     let overflow = stack::in_guard(frame.cr2) && matches!(frame.vector, 8 | PAGE_FAULT);
     out!(
         "\nEXCEPTION on CPU {} after {:?}: {}{} (vector {}, error code {:#x})",
@@ -59,22 +67,60 @@ pub(crate) fn exception(frame: &Frame) -> ! {
     if frame.vector == PAGE_FAULT {
         out!("  {}", Cause(frame));
     } else if frame.vector == 8 {
-        out!("  the processor could not deliver an exception; cr2 = {:#018x}", frame.cr2);
+        out!(
+            "  the processor could not deliver an exception; cr2 = {:#018x}",
+            frame.cr2
+        );
     }
-    out!("  rip {:#018x}  rsp {:#018x}  rbp {:#018x}  rflags {:#x}", frame.rip, frame.rsp, frame.rbp, frame.rflags);
-    out!("  rax {:#018x}  rbx {:#018x}  rcx {:#018x}  rdx {:#018x}", frame.rax, frame.rbx, frame.rcx, frame.rdx);
-    out!("  rsi {:#018x}  rdi {:#018x}  r8  {:#018x}  r9  {:#018x}", frame.rsi, frame.rdi, frame.r8, frame.r9);
-    out!("  r10 {:#018x}  r11 {:#018x}  r12 {:#018x}  r13 {:#018x}", frame.r10, frame.r11, frame.r12, frame.r13);
-    out!("  r14 {:#018x}  r15 {:#018x}  cr2 {:#018x}", frame.r14, frame.r15, frame.cr2);
+    out!(
+        "  rip {:#018x}  rsp {:#018x}  rbp {:#018x}  rflags {:#x}",
+        frame.rip,
+        frame.rsp,
+        frame.rbp,
+        frame.rflags
+    );
+    out!(
+        "  rax {:#018x}  rbx {:#018x}  rcx {:#018x}  rdx {:#018x}",
+        frame.rax,
+        frame.rbx,
+        frame.rcx,
+        frame.rdx
+    );
+    out!(
+        "  rsi {:#018x}  rdi {:#018x}  r8  {:#018x}  r9  {:#018x}",
+        frame.rsi,
+        frame.rdi,
+        frame.r8,
+        frame.r9
+    );
+    out!(
+        "  r10 {:#018x}  r11 {:#018x}  r12 {:#018x}  r13 {:#018x}",
+        frame.r10,
+        frame.r11,
+        frame.r12,
+        frame.r13
+    );
+    out!(
+        "  r14 {:#018x}  r15 {:#018x}  cr2 {:#018x}",
+        frame.r14,
+        frame.r15,
+        frame.cr2
+    );
     finish(backtrace::Registers::of(frame))
 }
 
 /// Reports a panic and ends the machine.
-#[cfg_attr(panic = "abort", panic_handler)]
+#[cfg(panic = "abort")]
+#[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
     let registers = backtrace::Registers::here();
     begin();
-    out!("\nPANIC on CPU {} after {:?}: {}", cpu::current().id(), clock::now(), info.message());
+    out!(
+        "\nPANIC on CPU {} after {:?}: {}",
+        cpu::current().id(),
+        clock::now(),
+        info.message()
+    );
     if let Some(location) = info.location() {
         out!("  at {location}");
     }
@@ -106,24 +152,49 @@ impl fmt::Display for Cause<'_> {
 }
 
 const NAMES: [&str; 32] = [
-    "divide error", "debug exception", "non-maskable interrupt", "breakpoint", "overflow",
-    "bound range exceeded", "invalid opcode", "device not available", "double fault",
-    "coprocessor segment overrun", "invalid task state", "segment not present",
-    "stack segment fault", "general protection fault", "page fault", "reserved exception",
-    "x87 floating-point error", "alignment check", "machine check", "SIMD floating-point error",
-    "virtualization exception", "control protection exception", "reserved exception",
-    "reserved exception", "reserved exception", "reserved exception", "reserved exception",
-    "reserved exception", "hypervisor injection exception", "VMM communication exception",
-    "security exception", "reserved exception",
+    "divide error",
+    "debug exception",
+    "non-maskable interrupt",
+    "breakpoint",
+    "overflow",
+    "bound range exceeded",
+    "invalid opcode",
+    "device not available",
+    "double fault",
+    "coprocessor segment overrun",
+    "invalid task state",
+    "segment not present",
+    "stack segment fault",
+    "general protection fault",
+    "page fault",
+    "reserved exception",
+    "x87 floating-point error",
+    "alignment check",
+    "machine check",
+    "SIMD floating-point error",
+    "virtualization exception",
+    "control protection exception",
+    "reserved exception",
+    "reserved exception",
+    "reserved exception",
+    "reserved exception",
+    "reserved exception",
+    "reserved exception",
+    "hypervisor injection exception",
+    "VMM communication exception",
+    "security exception",
+    "reserved exception",
 ];
 
-/// The linker wants it because the precompiled `core` refers to it; nothing
-/// unwinds here.
-#[cfg_attr(panic = "abort", unsafe(no_mangle))]
-extern "C" fn rust_eh_personality() {}
+/// What the linker wants because the precompiled `core` refers to it. Nothing
+/// unwinds here, so neither is ever called.
+#[cfg(panic = "abort")]
+mod unwinding {
+    #[unsafe(no_mangle)]
+    extern "C" fn rust_eh_personality() {}
 
-/// As [`rust_eh_personality`]; would only be reached by unwinding.
-#[cfg_attr(panic = "abort", unsafe(no_mangle))]
-extern "C" fn _Unwind_Resume() -> ! {
-    exit::exit(exit::CRASHED)
+    #[unsafe(export_name = "_Unwind_Resume")]
+    extern "C" fn resume() -> ! {
+        crate::exit::exit(crate::exit::CRASHED)
+    }
 }

@@ -9,6 +9,8 @@
 
 use core::arch::global_asm;
 
+use crate::kernel::Program;
+
 global_asm!(
     r#"
     # The ELF note in which loaders find the entry point: owner "Xen", type 18.
@@ -121,8 +123,14 @@ keep_loadable!(
     ".debug_str_offsets",
 );
 
+// SAFETY: the binary's `kernel!` defines it, as a static of this type.
+unsafe extern "Rust" {
+    #[link_name = "virtio_fs_boot_program"]
+    safe static PROGRAM: Program;
+}
+
 /// The first Rust code, on the boot stack and the boot page tables.
 extern "C" fn start(info: u64) -> ! {
     // SAFETY: this is the only call, and the first thing that happens.
-    unsafe { crate::kernel::boot(info) }
+    unsafe { crate::kernel::boot(info, &PROGRAM) }
 }

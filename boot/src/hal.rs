@@ -44,7 +44,8 @@ unsafe impl Hal for KernelHal {
         let start = translate(addr).expect("a mapped buffer");
         debug_assert!(
             buffer.is_empty()
-                || translate(addr + buffer.len() as u64 - 1) == Some(start + buffer.len() as u64 - 1),
+                || translate(addr + buffer.len() as u64 - 1)
+                    == Some(start + buffer.len() as u64 - 1),
             "a buffer in one physical run"
         );
         start

@@ -155,8 +155,16 @@ pub fn attach_isa(
     let found = OVERRIDES.lock().iter().find(|o| o.irq == irq).copied();
     let (global, flags) = found.map_or((u32::from(irq), 0), |o| (o.global, o.flags));
     let line = Line {
-        polarity: if flags & 3 == 3 { Polarity::Low } else { Polarity::High },
-        trigger: if flags >> 2 & 3 == 3 { Trigger::Level } else { Trigger::Edge },
+        polarity: if flags & 3 == 3 {
+            Polarity::Low
+        } else {
+            Polarity::High
+        },
+        trigger: if flags >> 2 & 3 == 3 {
+            Trigger::Level
+        } else {
+            Trigger::Edge
+        },
     };
     let mut interrupt = allocate(handler)?;
     interrupt.route(global, line, 0)?;

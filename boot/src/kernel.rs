@@ -12,7 +12,10 @@ use crate::{
     console, cpu,
     exit::{self, exit},
     interrupts,
-    memory::{self, CacheMode, linear, map_mmio, start_info::{MemoryMap, StartInfo}},
+    memory::{
+        self, CacheMode, linear, map_mmio,
+        start_info::{MemoryMap, StartInfo},
+    },
     pci, println, smp, thread,
 };
 
@@ -75,12 +78,11 @@ macro_rules! kernel {
 /// # Safety
 ///
 /// Called once, by the entry code, with what the loader passed.
-#[cfg(panic = "abort")]
-pub(crate) unsafe fn boot(info: u64) -> ! {
-    unsafe extern "Rust" {
-        #[link_name = "virtio_fs_boot_program"]
-        safe static PROGRAM: Program;
-    }
+#[cfg_attr(
+    not(panic = "abort"),
+    expect(dead_code, reason = "only a kernel boots")
+)]
+pub(crate) unsafe fn boot(info: u64, program: &'static Program) -> ! {
     // First, so that whatever goes wrong from here on is reported.
     // SAFETY: the first thing that happens, once.
     unsafe { cpu::init_boot() };
@@ -96,7 +98,7 @@ pub(crate) unsafe fn boot(info: u64) -> ! {
     cpu::init_stacks();
     // Before the log shows times, and before anything waits.
     clock::init();
-    let arguments = arguments(&info, &PROGRAM);
+    let arguments = arguments(&info, program);
     // Where the interrupt controllers and PCI are.
     let machine = match acpi::read(info.rsdp, &Physical) {
         Ok(machine) => machine,
@@ -114,14 +116,17 @@ pub(crate) unsafe fn boot(info: u64) -> ! {
         memory: info.memory.clone(),
     }));
     let main = move || {
-        let most = kernel.arguments.get("cpus").and_then(|most| most.parse().ok());
+        let most = kernel
+            .arguments
+            .get("cpus")
+            .and_then(|most| most.parse().ok());
         smp::start(&kernel.machine.cpus, most.unwrap_or(cpu::MAX));
         log::info!(
             "{} MiB of memory, {} CPU(s)",
             kernel.memory.usable_bytes() >> 20,
             cpu::online().count()
         );
-        exit((PROGRAM.main)(kernel))
+        exit((program.main)(kernel))
     };
     match thread::spawn::<()>("main", main) {
         Ok(_) => thread::idle(),
@@ -130,7 +135,6 @@ pub(crate) unsafe fn boot(info: u64) -> ! {
 }
 
 /// Reads the command line; a wrong one ends the kernel with a helpful message.
-#[cfg_attr(not(panic = "abort"), expect(dead_code, reason = "only a kernel boots"))]
 fn arguments(info: &StartInfo, program: &Program) -> CommandLine {
     let Some(line) = info.command_line() else {
         fail(exit::USAGE, format_args!("the command line is not UTF-8"));

@@ -57,7 +57,6 @@ pub mod platform;
 pub mod rtc;
 pub mod selftest;
 pub mod shell;
-#[cfg(panic = "abort")]
 pub mod smp;
 pub mod sync;
 pub mod thread;

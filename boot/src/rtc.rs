@@ -124,15 +124,24 @@ mod tests {
     fn known_dates_have_their_known_seconds() {
         let bcd = |values| DateTime::read(clock(values, 2)).map(|date| date.unix_seconds());
         assert_eq!(bcd([0, 0, 0, 1, 1, 0x70, 0x19]), Some(0));
-        assert_eq!(bcd([0x40, 0x46, 0x01, 0x09, 0x09, 0x01, 0x20]), Some(1_000_000_000));
-        assert_eq!(bcd([0x59, 0x59, 0x23, 0x29, 0x02, 0x24, 0x20]), Some(1_709_251_199));
+        assert_eq!(
+            bcd([0x40, 0x46, 0x01, 0x09, 0x09, 0x01, 0x20]),
+            Some(1_000_000_000)
+        );
+        assert_eq!(
+            bcd([0x59, 0x59, 0x23, 0x29, 0x02, 0x24, 0x20]),
+            Some(1_709_251_199)
+        );
         assert_eq!(bcd([0, 0, 0, 1, 3, 0x24, 0x20]), Some(1_709_251_200));
     }
 
     #[test]
     fn binary_and_twelve_hour_clocks_are_understood() {
         let date = DateTime::read(clock([30, 15, 12, 31, 12, 25, 20], 4)).unwrap();
-        assert_eq!((date.year, date.month, date.day, date.hour), (2025, 12, 31, 0));
+        assert_eq!(
+            (date.year, date.month, date.day, date.hour),
+            (2025, 12, 31, 0)
+        );
         let date = DateTime::read(clock([0x30, 0x15, 0x91, 0x31, 0x12, 0x25, 0x20], 0)).unwrap();
         assert_eq!(date.hour, 23);
     }
@@ -140,7 +149,13 @@ mod tests {
     #[test]
     fn a_clock_of_nonsense_or_of_all_ones_is_refused() {
         assert_eq!(DateTime::read(|_| 0xff), None);
-        assert_eq!(DateTime::read(clock([0x61, 0, 0, 1, 1, 0x20, 0x20], 2)), None);
-        assert_eq!(DateTime::read(clock([0x0a, 0, 0, 1, 1, 0x20, 0x20], 2)), None);
+        assert_eq!(
+            DateTime::read(clock([0x61, 0, 0, 1, 1, 0x20, 0x20], 2)),
+            None
+        );
+        assert_eq!(
+            DateTime::read(clock([0x0a, 0, 0, 1, 1, 0x20, 0x20], 2)),
+            None
+        );
     }
 }

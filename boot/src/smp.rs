@@ -132,7 +132,11 @@ pub fn start(ids: &[u32], most: usize) -> usize {
         core::mem::forget(stack);
         let at = (&raw const smp_arguments) as u64 - code;
         // SAFETY: as above; no CPU is starting at this moment.
-        unsafe { linear(START + at).cast::<[u64; 4]>().write_volatile(arguments) };
+        unsafe {
+            linear(START + at)
+                .cast::<[u64; 4]>()
+                .write_volatile(arguments)
+        };
         if !wake(apic_id, id) {
             log::error!("CPU with APIC id {apic_id} does not start");
             // It may yet come and read the page, so no other can be started.

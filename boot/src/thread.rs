@@ -106,7 +106,11 @@ impl Scheduler {
             return;
         }
         *state = State::Ready;
-        if let Some(at) = self.sleepers.iter().position(|(_, t)| Arc::ptr_eq(t, thread)) {
+        if let Some(at) = self
+            .sleepers
+            .iter()
+            .position(|(_, t)| Arc::ptr_eq(t, thread))
+        {
             self.sleepers.swap_remove(at);
         }
         self.push(thread.clone());
@@ -146,7 +150,9 @@ impl Scheduler {
         // are ours; the cells of both threads are guarded by the lock, which
         // stays held across the switch.
         unsafe {
-            let idle = (*local.idle.get()).clone().expect("the CPU has an idle loop");
+            let idle = (*local.idle.get())
+                .clone()
+                .expect("the CPU has an idle loop");
             let next = guard.ready.pop_front().unwrap_or(idle);
             *local.turn_end.get() = clock::now() + TURN;
             guard.idle &= !(1 << cpu::current().id());
@@ -246,7 +252,13 @@ fn exit() -> ! {
     let mut scheduler = SCHEDULER.lock();
     scheduler.threads -= 1;
     // SAFETY: the lock is held, and this thread is the current one.
-    unsafe { *(*cpu::current().threads.current.get()).as_ref().expect("a thread runs").state.get() = State::Exited };
+    unsafe {
+        *(*cpu::current().threads.current.get())
+            .as_ref()
+            .expect("a thread runs")
+            .state
+            .get() = State::Exited
+    };
     Scheduler::switch(scheduler);
     unreachable!("a thread that has ended was given a turn");
 }
@@ -334,7 +346,11 @@ impl<T> JoinHandle<T> {
     /// Blocks until the thread has ended and returns its result.
     pub fn join(self) -> T {
         loop {
-            if let Some(value) = self.result.done.wait_for(None, || self.result.value.lock().take()) {
+            if let Some(value) = self
+                .result
+                .done
+                .wait_for(None, || self.result.value.lock().take())
+            {
                 return value;
             }
         }
@@ -408,7 +424,11 @@ fn reschedule(mut scheduler: lock_api::MutexGuard<'_, crate::sync::RawIrqLock, S
 pub(crate) fn timer() {
     let mut scheduler = SCHEDULER.lock();
     let now = clock::now();
-    while let Some(at) = scheduler.sleepers.iter().position(|(deadline, _)| *deadline <= now) {
+    while let Some(at) = scheduler
+        .sleepers
+        .iter()
+        .position(|(deadline, _)| *deadline <= now)
+    {
         let thread = scheduler.sleepers[at].1.clone();
         scheduler.wake(&thread);
     }

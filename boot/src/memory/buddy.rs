@@ -175,7 +175,9 @@ mod tests {
         std::println!("seed {SEED:#x}");
         let mut state = SEED;
         let mut random = move |below: usize| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             (state >> 33) as usize % below
         };
         let mut frames = vec![Frame::USED; FRAMES];

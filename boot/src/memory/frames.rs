@@ -31,7 +31,9 @@ pub(super) fn init(map: &MemoryMap, image: core::ops::Range<u64>) {
             let start = range.start.max(LOWEST);
             let before = start..range.end.min(image.start);
             let after = start.max(image.end)..range.end;
-            [before, after].into_iter().filter(|part| part.start < part.end)
+            [before, after]
+                .into_iter()
+                .filter(|part| part.start < part.end)
         })
     };
     let home = usable()
@@ -49,7 +51,11 @@ pub(super) fn init(map: &MemoryMap, image: core::ops::Range<u64>) {
     };
     let mut buddy = Buddy::new(table);
     for range in usable() {
-        let start = if range.start == home { home + bytes } else { range.start };
+        let start = if range.start == home {
+            home + bytes
+        } else {
+            range.start
+        };
         let first = (start / PAGE) as usize;
         buddy.insert(first, (range.end / PAGE) as usize - first);
     }

@@ -8,7 +8,10 @@ use core::{
     sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
-use talc::{TalcLock, source::{GlobalAllocSource, Manual}};
+use talc::{
+    TalcLock,
+    source::{GlobalAllocSource, Manual},
+};
 
 use super::{PAGE, frames, linear};
 use crate::sync::RawIrqLock;
@@ -90,7 +93,8 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         if self.crashed.load(Ordering::Relaxed) {
             // SAFETY: the caller's promise: `size` fits the alignment.
-            let new = unsafe { self.alloc(Layout::from_size_align_unchecked(size, layout.align())) };
+            let new =
+                unsafe { self.alloc(Layout::from_size_align_unchecked(size, layout.align())) };
             if !new.is_null() {
                 // SAFETY: both are at least this long, and disjoint.
                 unsafe { ptr::copy_nonoverlapping(block, new, layout.size().min(size)) };

@@ -181,7 +181,10 @@ pub(super) unsafe fn init(map: &MemoryMap) {
     // SAFETY: the tables map the running code, its stack and data at the
     // addresses where they are.
     unsafe {
-        Cr3::write(PhysFrame::containing_address(PhysAddr::new(root)), Cr3Flags::empty());
+        Cr3::write(
+            PhysFrame::containing_address(PhysAddr::new(root)),
+            Cr3Flags::empty(),
+        );
     }
     *TABLES.lock() = Some(space);
 }
@@ -223,16 +226,21 @@ pub fn map_mmio(phys: u64, len: u64, mode: CacheMode) -> Result<*mut u8, MapErro
 }
 
 /// Maps the page at physical address `addr` where it is, for execution.
-#[cfg(panic = "abort")]
 pub(crate) fn map_code(addr: u64) -> Result<(), MapError> {
     let mut guard = TABLES.lock();
-    guard.as_mut().ok_or(MapError::NoMemory)?.map(addr, addr, PAGE, EXECUTE)
+    guard
+        .as_mut()
+        .ok_or(MapError::NoMemory)?
+        .map(addr, addr, PAGE, EXECUTE)
 }
 
 /// Maps memory of the kernel's own at `virt`, read and write.
 pub(super) fn map_data(virt: u64, phys: u64, len: u64) -> Result<(), MapError> {
     let mut guard = TABLES.lock();
-    guard.as_mut().ok_or(MapError::NoMemory)?.map(virt, phys, len, WRITE)
+    guard
+        .as_mut()
+        .ok_or(MapError::NoMemory)?
+        .map(virt, phys, len, WRITE)
 }
 
 /// Maps `len` bytes at `phys` to `virt` with `flags`: pages for a fault handler.
@@ -247,7 +255,10 @@ pub(super) fn map_data(virt: u64, phys: u64, len: u64) -> Result<(), MapError> {
 /// what `phys` is.
 pub unsafe fn map(virt: u64, phys: u64, len: u64, flags: Flags) -> Result<(), MapError> {
     let mut guard = TABLES.lock();
-    guard.as_mut().ok_or(MapError::NoMemory)?.map(virt, phys, len, flags)
+    guard
+        .as_mut()
+        .ok_or(MapError::NoMemory)?
+        .map(virt, phys, len, flags)
 }
 
 /// Removes the page at `virt`, of whatever size it has, and returns that size;
@@ -266,9 +277,21 @@ pub unsafe fn unmap(virt: u64) -> Option<u64> {
     };
     let size = frame.size();
     match size {
-        Size4KiB::SIZE => tables.unmap(Page::<Size4KiB>::containing_address(addr)).ok()?.1.flush(),
-        Size2MiB::SIZE => tables.unmap(Page::<Size2MiB>::containing_address(addr)).ok()?.1.flush(),
-        _ => tables.unmap(Page::<Size1GiB>::containing_address(addr)).ok()?.1.flush(),
+        Size4KiB::SIZE => tables
+            .unmap(Page::<Size4KiB>::containing_address(addr))
+            .ok()?
+            .1
+            .flush(),
+        Size2MiB::SIZE => tables
+            .unmap(Page::<Size2MiB>::containing_address(addr))
+            .ok()?
+            .1
+            .flush(),
+        _ => tables
+            .unmap(Page::<Size1GiB>::containing_address(addr))
+            .ok()?
+            .1
+            .flush(),
     }
     Some(size)
 }
@@ -296,7 +319,11 @@ pub fn shoot_down() {
             apic::send(cpu.apic_id(), interrupts::SHOOTDOWN);
         }
     });
-    for (id, done) in DONE.iter().enumerate().filter(|(id, _)| asked & 1 << id != 0) {
+    for (id, done) in DONE
+        .iter()
+        .enumerate()
+        .filter(|(id, _)| asked & 1 << id != 0)
+    {
         let mut rounds = 0u32;
         while done.load(Ordering::Acquire) < mine {
             core::hint::spin_loop();
@@ -337,7 +364,12 @@ fn walk(virt: u64) -> Option<(u64, Flags)> {
         let index = (virt >> shift) & 511;
         // SAFETY: page tables stand in usable memory, which is mapped linearly,
         // and are never freed; an entry is one aligned word.
-        let entry = unsafe { linear(table).cast::<u64>().add(index as usize).read_volatile() };
+        let entry = unsafe {
+            linear(table)
+                .cast::<u64>()
+                .add(index as usize)
+                .read_volatile()
+        };
         let flags = Flags::from_bits_truncate(entry);
         if !flags.contains(Flags::PRESENT) {
             return None;

@@ -180,7 +180,11 @@ mod tests {
         map.add(u64::MAX - 10, 100);
         let ranges: Vec<_> = map.usable().collect();
         assert_eq!(ranges[0], 0x2000..0x4000);
-        assert!(ranges[1..].iter().all(|r| r.end <= 0x2000 || r.start >= 0x4000));
+        assert!(
+            ranges[1..]
+                .iter()
+                .all(|r| r.end <= 0x2000 || r.start >= 0x4000)
+        );
         assert_eq!(map.usable_bytes() % PAGE, 0);
     }
 
@@ -188,9 +192,24 @@ mod tests {
     fn the_loaders_structure_is_copied() {
         let line = b"log=debug x\0";
         let ranges = [
-            RawRange { addr: 0, size: 0x9fc00, kind: 1, _reserved: 0 },
-            RawRange { addr: 0xf0000, size: 0x10000, kind: 2, _reserved: 0 },
-            RawRange { addr: 0x10_0000, size: 0x700_0000, kind: 1, _reserved: 0 },
+            RawRange {
+                addr: 0,
+                size: 0x9fc00,
+                kind: 1,
+                _reserved: 0,
+            },
+            RawRange {
+                addr: 0xf0000,
+                size: 0x10000,
+                kind: 2,
+                _reserved: 0,
+            },
+            RawRange {
+                addr: 0x10_0000,
+                size: 0x700_0000,
+                kind: 1,
+                _reserved: 0,
+            },
         ];
         let raw = Raw {
             magic: MAGIC,

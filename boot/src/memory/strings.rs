@@ -291,7 +291,9 @@ mod tests {
     #[test]
     fn memmove_equals_copy_within_for_every_small_length_and_overlap() {
         for len in 0..200usize {
-            for shift in [-129isize, -65, -17, -16, -15, -3, -1, 0, 1, 3, 15, 16, 17, 65, 129] {
+            for shift in [
+                -129isize, -65, -17, -16, -15, -3, -1, 0, 1, 3, 15, 16, 17, 65, 129,
+            ] {
                 let mut ours = pattern(len + 2 * 2 * MARGIN);
                 let mut theirs = ours.clone();
                 let from = 2 * MARGIN;
@@ -326,7 +328,10 @@ mod tests {
         for len in 0..100usize {
             let a = pattern(len);
             // SAFETY: both are `len` bytes long.
-            assert_eq!(unsafe { super::memcmp(a.as_ptr(), a.clone().as_ptr(), len) }, 0);
+            assert_eq!(
+                unsafe { super::memcmp(a.as_ptr(), a.clone().as_ptr(), len) },
+                0
+            );
             for at in 0..len {
                 let mut b = a.clone();
                 b[at] = b[at].wrapping_add(100);

@@ -10,12 +10,30 @@ use crate::{
 };
 
 pub(super) const TESTS: &[Test] = &[
-    Test { name: "frames: random runs are disjoint and come back", run: random_runs },
-    Test { name: "frames: all of memory can be used", run: all_memory },
-    Test { name: "heap: random blocks keep their contents", run: random_blocks },
-    Test { name: "heap: allocations are counted", run: counting },
-    Test { name: "paging: code and constants cannot be written anywhere", run: protection },
-    Test { name: "memory: bandwidth of copy and fill", run: bandwidth },
+    Test {
+        name: "frames: random runs are disjoint and come back",
+        run: random_runs,
+    },
+    Test {
+        name: "frames: all of memory can be used",
+        run: all_memory,
+    },
+    Test {
+        name: "heap: random blocks keep their contents",
+        run: random_blocks,
+    },
+    Test {
+        name: "heap: allocations are counted",
+        run: counting,
+    },
+    Test {
+        name: "paging: code and constants cannot be written anywhere",
+        run: protection,
+    },
+    Test {
+        name: "memory: bandwidth of copy and fill",
+        run: bandwidth,
+    },
 ];
 
 /// A generator of numbers for tests (Knuth's linear congruential one).
@@ -23,7 +41,10 @@ pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        self.0 = self
+            .0
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (self.0 >> 33) as usize % end
     }
 }
@@ -50,7 +71,10 @@ fn random_runs(_: &'static Kernel) -> Result<(), String> {
             for page in 0..count as u64 {
                 // SAFETY: as above.
                 let found = unsafe { memory::linear(addr + page * PAGE).cast::<u64>().read() };
-                check!(found == mark, "seed {seed:#x}: frame {addr:#x}+{page} was written by another");
+                check!(
+                    found == mark,
+                    "seed {seed:#x}: frame {addr:#x}+{page} was written by another"
+                );
             }
             // SAFETY: it came from `allocate` and is forgotten here.
             unsafe { frames::free(addr, count) };
@@ -69,7 +93,10 @@ fn random_runs(_: &'static Kernel) -> Result<(), String> {
 fn all_memory(kernel: &'static Kernel) -> Result<(), String> {
     let before = frames::available();
     let total = (kernel.memory.usable_bytes() / PAGE) as usize;
-    check!(before > total * 3 / 4, "only {before} of {total} frames are free");
+    check!(
+        before > total * 3 / 4,
+        "only {before} of {total} frames are free"
+    );
     let mut highest = 0;
     let mut runs = Vec::with_capacity(4096);
     for size in [512, 1] {
@@ -89,11 +116,20 @@ fn all_memory(kernel: &'static Kernel) -> Result<(), String> {
         let found = unsafe { memory::linear(addr).cast::<u64>().read_volatile() };
         // SAFETY: it came from `allocate` and is forgotten here.
         unsafe { frames::free(addr, size) };
-        check!(found == addr, "memory at {addr:#x} reads back as {found:#x}");
+        check!(
+            found == addr,
+            "memory at {addr:#x} reads back as {found:#x}"
+        );
     }
     let end = kernel.memory.usable_end();
-    check!(taken > before / 2, "only {taken} of {before} frames could be taken");
-    check!(highest >= end - end / 4, "nothing above {highest:#x} of {end:#x}");
+    check!(
+        taken > before / 2,
+        "only {taken} of {before} frames could be taken"
+    );
+    check!(
+        highest >= end - end / 4,
+        "nothing above {highest:#x} of {end:#x}"
+    );
     check!(frames::available() >= before, "frames were lost");
     Ok(())
 }
@@ -119,13 +155,20 @@ fn random_blocks(_: &'static Kernel) -> Result<(), String> {
             _ if !blocks.is_empty() => {
                 let block = blocks.swap_remove(random.below(blocks.len()));
                 let intact = block.iter().all(|&byte| byte == block[0]);
-                check!(intact, "seed {seed:#x}, step {step}: a block was overwritten");
+                check!(
+                    intact,
+                    "seed {seed:#x}, step {step}: a block was overwritten"
+                );
             }
             _ => {}
         }
     }
     drop(blocks);
-    check!(heap::in_use() == before, "{} bytes were lost", heap::in_use() - before);
+    check!(
+        heap::in_use() == before,
+        "{} bytes were lost",
+        heap::in_use() - before
+    );
     Ok(())
 }
 
@@ -135,9 +178,15 @@ fn counting(_: &'static Kernel) -> Result<(), String> {
     for i in 0..1000 {
         sum = core::hint::black_box(sum + i);
     }
-    check!(heap::allocations() == before, "a loop of additions allocated");
+    check!(
+        heap::allocations() == before,
+        "a loop of additions allocated"
+    );
     drop(core::hint::black_box(vec![1u8, 2]));
-    check!(heap::allocations() == before + 1, "one allocation was not counted as one");
+    check!(
+        heap::allocations() == before + 1,
+        "one allocation was not counted as one"
+    );
     Ok(())
 }
 
@@ -146,7 +195,10 @@ fn protection(_: &'static Kernel) -> Result<(), String> {
     for range in [image::text(), image::rodata()] {
         for addr in range.step_by(PAGE as usize) {
             for virt in [addr, addr + LINEAR] {
-                check!(translate(virt) == Some(addr), "{virt:#x} is not the image's page");
+                check!(
+                    translate(virt) == Some(addr),
+                    "{virt:#x} is not the image's page"
+                );
                 let flags = memory::paging::flags(virt).unwrap_or(memory::paging::Flags::all());
                 let writable = flags.contains(memory::paging::Flags::WRITABLE);
                 check!(!writable, "{virt:#x} can be written: {flags:?}");
@@ -181,6 +233,10 @@ fn bandwidth(_: &'static Kernel) -> Result<(), String> {
     let fill = rate(clock::now() - start);
     println!("copy {copy} MB/s, fill {fill} MB/s");
     check!(to.iter().all(|&byte| byte == 7), "the copy is not a copy");
-    check!(from.iter().all(|&byte| byte == 9), "{}", format!("the fill left something"));
+    check!(
+        from.iter().all(|&byte| byte == 9),
+        "{}",
+        format!("the fill left something")
+    );
     Ok(())
 }
