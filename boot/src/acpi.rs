@@ -196,7 +196,8 @@ fn read_mcfg(table: &[u8], machine: &mut Machine) {
             };
             // An address that leaves no room for all buses is nonsense.
             let room = ecam.base <= (1 << 52) - (256 << 20);
-            (ecam.first_bus <= ecam.last_bus && ecam.base % (1 << 20) == 0 && room).then_some(ecam)
+            (ecam.first_bus <= ecam.last_bus && ecam.base.is_multiple_of(1 << 20) && room)
+                .then_some(ecam)
         }));
 }
 

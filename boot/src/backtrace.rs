@@ -128,7 +128,7 @@ fn caller(
 
 /// Reads a word of a stack that may be broken.
 fn read(addr: u64) -> Option<u64> {
-    if addr % 8 != 0 {
+    if !addr.is_multiple_of(8) {
         return None;
     }
     translate(addr)?;
@@ -161,9 +161,11 @@ impl Symbols {
     /// Those of `out`.
     pub fn write(&self, address: u64, out: &mut impl fmt::Write) -> fmt::Result {
         write!(out, "{address:#018x}")?;
+        // DWARF still describes functions that the linker dropped, at address 0.
         let frames = self
             .0
             .as_ref()
+            .filter(|_| image::text().contains(&address))
             .and_then(|context| context.find_frames(address).skip_all_loads().ok());
         let Some(mut frames) = frames else {
             return out.write_str(" (no symbol)");

@@ -51,7 +51,7 @@ pub fn now() -> Duration {
         return Duration::ZERO;
     }
     let ticks = ticks().saturating_sub(START.load(Ordering::Relaxed));
-    Duration::from_nanos((u128::from(ticks) * u128::from(scale) >> 32) as u64)
+    Duration::from_nanos(((u128::from(ticks) * u128::from(scale)) >> 32) as u64)
 }
 
 /// Returns the time since 1970-01-01 UTC, to within a second of the PC's clock.

@@ -12,7 +12,7 @@ use core::{
 use log::{LevelFilter, Log, Metadata, Record};
 use x86_64::instructions::port::Port;
 
-use crate::{clock, sync::IrqMutex, thread::WaitQueue};
+use crate::{clock, sync::IrqMutex, wait::WaitQueue};
 
 const COM1: u16 = 0x3f8;
 const FIFO: usize = 16;

@@ -25,7 +25,7 @@ pub struct Program {
     /// Words of the command line besides [`KEYS`].
     pub keys: &'static [Key],
     /// Runs as the first thread, with everything set up and interrupts on. What
-    /// it returns becomes the exit status (see [`exit`](crate::exit)).
+    /// it returns becomes the exit status (see [`exit`](mod@crate::exit)).
     pub main: fn(&'static Kernel) -> u8,
 }
 
@@ -59,14 +59,13 @@ pub const KEYS: &[Key] = &[
 #[macro_export]
 macro_rules! kernel {
     ($program:expr) => {
-        #[cfg(panic = "abort")]
         #[doc(hidden)]
-        #[unsafe(export_name = "virtio_fs_boot_program")]
+        #[cfg_attr(panic = "abort", unsafe(export_name = "virtio_fs_boot_program"))]
         pub static PROGRAM: $crate::Program = $program;
 
         #[cfg(not(panic = "abort"))]
         fn main() {
-            let _: $crate::Program = $program;
+            let _ = &PROGRAM;
             eprintln!("this kernel needs its own profile: cargo build --profile kernel");
             std::process::exit(1);
         }

@@ -10,7 +10,7 @@
 //!   names and lines, then a failing exit status ([`exit`](mod@exit)).
 //! - ACPI tables, PCI by ECAM, local and I/O APICs, message-signalled and
 //!   line interrupts ([`acpi`], [`pci`], [`interrupts`]).
-//! - Up to 8 CPUs, threads with preemption, park and unpark, wait queues ([`thread`]).
+//! - Up to 8 CPUs, threads with preemption, park and unpark, wait queues ([`thread`], [`wait`]).
 //! - A monotonic clock and the time of day ([`clock`]).
 //! - A serial console with input, a log with levels, a command line, a shell
 //!   ([`console`], [`cmdline`], [`shell`]), and a table of tests ([`selftest`]).
@@ -61,5 +61,6 @@ pub mod smp;
 pub mod sync;
 pub mod thread;
 pub mod trap;
+pub mod wait;
 
 pub use kernel::{Kernel, Program};

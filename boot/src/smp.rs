@@ -2,7 +2,7 @@
 //!
 //! A CPU wakes up in 16-bit mode at a page below 1 MiB that the start-up message
 //! names. The code copied there switches to 64-bit mode on the kernel's page
-//! tables and calls [`secondary`]. While CPUs start, that page is mapped at its
+//! tables and calls `secondary`. While CPUs start, that page is mapped at its
 //! physical address for execution; it is written through the linear map.
 
 use core::{

@@ -23,10 +23,6 @@ pub struct RawIrqLock {
 // SAFETY: `locked` goes from false to true in one compare-and-exchange, so at
 // most one caller holds the lock; Acquire there pairs with Release in `unlock`.
 unsafe impl RawMutex for RawIrqLock {
-    #[expect(
-        clippy::declare_interior_mutable_const,
-        reason = "lock_api asks for an initial value as a constant"
-    )]
     const INIT: Self = Self {
         locked: AtomicBool::new(false),
         restore: AtomicBool::new(false),

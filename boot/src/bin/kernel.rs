@@ -30,10 +30,10 @@ kernel!(Program {
             "crashes on purpose: panic, fault, jump, divide, constant or overflow"
         ),
     ],
-    main,
+    main: run,
 });
 
-fn main(kernel: &'static Kernel) -> u8 {
+fn run(kernel: &'static Kernel) -> u8 {
     if let Some(filter) = kernel.arguments.get("test") {
         return selftest::run(kernel, selftest::KERNEL, filter);
     }
@@ -124,7 +124,7 @@ const COMMANDS: &[&dyn Command<Bare>] = &[
         name: "free",
         help: "show memory",
         show: || {
-            let free = frames::available() as u64 * PAGE >> 10;
+            let free = (frames::available() as u64 * PAGE) >> 10;
             format!(
                 "{free} KiB free, {} KiB of the heap in use",
                 heap::in_use() >> 10

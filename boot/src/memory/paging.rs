@@ -89,7 +89,7 @@ impl core::error::Error for MapError {}
 impl Space {
     /// Maps `len` bytes with the largest pages that alignment and CPU allow.
     fn map(&mut self, virt: u64, phys: u64, len: u64, flags: Flags) -> Result<(), MapError> {
-        if len == 0 || (virt | phys | len) % PAGE != 0 {
+        if len == 0 || !(virt | phys | len).is_multiple_of(PAGE) {
             return Err(MapError::Range);
         }
         let mut done = 0;

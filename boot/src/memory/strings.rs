@@ -327,11 +327,10 @@ mod tests {
     fn memcmp_orders_by_the_first_difference() {
         for len in 0..100usize {
             let a = pattern(len);
+            let same = a.clone();
             // SAFETY: both are `len` bytes long.
-            assert_eq!(
-                unsafe { super::memcmp(a.as_ptr(), a.clone().as_ptr(), len) },
-                0
-            );
+            let order = unsafe { super::memcmp(a.as_ptr(), same.as_ptr(), len) };
+            assert_eq!(order, 0);
             for at in 0..len {
                 let mut b = a.clone();
                 b[at] = b[at].wrapping_add(100);
