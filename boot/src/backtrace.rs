@@ -80,18 +80,13 @@ pub fn walk(mut registers: Registers, mut visit: impl FnMut(usize, u64)) {
         // was the last of this one; only frame 0 is not a return address.
         let address = if number == 0 { at } else { at - 1 };
         visit(number, address);
-        let next = if image::text().contains(&address) {
-            caller(&section, &bases, &mut context, registers, address)
-        } else if number == 0 {
-            // A jump to nowhere: the caller's address is on top of the stack.
-            read(registers.0[7]).map(|rip| {
-                let mut next = registers;
-                next.0[7] += 8;
-                next.0[16] = rip;
-                next
-            })
-        } else {
-            None
+        let known = image::text()
+            .contains(&address)
+            .then(|| caller(&section, &bases, &mut context, registers, address))
+            .flatten();
+        let next = match known {
+            None if number == 0 => leaf(registers),
+            known => known,
         };
         match next {
             Some(next) if next.0[7] > registers.0[7] => registers = next,
@@ -123,6 +118,15 @@ fn caller(
         }
     }
     next.0[usize::from(X86_64::RSP.0)] = cfa;
+    Some(next)
+}
+
+/// The caller where no unwind table helps, after a jump to nowhere or in a
+/// memory function written in assembly: its address is on top of the stack.
+fn leaf(registers: Registers) -> Option<Registers> {
+    let mut next = registers;
+    next.0[16] = read(registers.0[7])?;
+    next.0[7] += 8;
     Some(next)
 }
 
