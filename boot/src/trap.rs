@@ -215,15 +215,19 @@ pub type PageFaultHandler = fn(addr: u64, error: u64) -> bool;
 static PAGE_FAULT_HANDLER: AtomicUsize = AtomicUsize::new(0);
 
 /// Lets `handler` serve page faults in [`MAPPINGS`], in the thread that ran into
-/// them and with interrupts on, so that it may block. A fault with interrupts
-/// off, or one that it refuses, is a crash.
-pub fn set_page_fault_handler(handler: PageFaultHandler) {
-    PAGE_FAULT_HANDLER.store(handler as usize, Ordering::Release);
+/// them and with interrupts on, so that it may block; returns the one before. A
+/// fault with interrupts off, or one that it refuses, is a crash.
+pub fn replace_page_fault_handler(handler: Option<PageFaultHandler>) -> Option<PageFaultHandler> {
+    let new = handler.map_or(0, |handler| handler as usize);
+    decode(PAGE_FAULT_HANDLER.swap(new, Ordering::AcqRel))
 }
 
 fn page_fault_handler() -> Option<PageFaultHandler> {
-    let handler = PAGE_FAULT_HANDLER.load(Ordering::Acquire);
-    // SAFETY: only `set_page_fault_handler` stores here, from this type.
+    decode(PAGE_FAULT_HANDLER.load(Ordering::Acquire))
+}
+
+fn decode(handler: usize) -> Option<PageFaultHandler> {
+    // SAFETY: only `replace_page_fault_handler` stores there, from this type.
     (handler != 0).then(|| unsafe { core::mem::transmute::<usize, PageFaultHandler>(handler) })
 }
 

@@ -1,12 +1,21 @@
 //! Tests of memory: frames, heap, mappings, the memory functions' speed.
 
-use alloc::{format, string::String, vec, vec::Vec};
+use alloc::{string::String, vec, vec::Vec};
+
+use core::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use super::Test;
 use crate::{
     Kernel, check, clock,
-    memory::{self, LINEAR, PAGE, frames, heap, image, translate},
-    println,
+    memory::{
+        self, LINEAR, MAPPINGS, PAGE, frames, heap, image,
+        paging::{self, Flags},
+        translate,
+    },
+    println, thread, trap,
 };
 
 pub(super) const TESTS: &[Test] = &[
@@ -29,6 +38,10 @@ pub(super) const TESTS: &[Test] = &[
     Test {
         name: "paging: code and constants cannot be written anywhere",
         run: protection,
+    },
+    Test {
+        name: "paging: a fault is served by a thread that may block",
+        run: page_faults,
     },
     Test {
         name: "memory: bandwidth of copy and fill",
@@ -199,17 +212,56 @@ fn protection(_: &'static Kernel) -> Result<(), String> {
                     translate(virt) == Some(addr),
                     "{virt:#x} is not the image's page"
                 );
-                let flags = memory::paging::flags(virt).unwrap_or(memory::paging::Flags::all());
-                let writable = flags.contains(memory::paging::Flags::WRITABLE);
+                let flags = paging::flags(virt).unwrap_or(Flags::all());
+                let writable = flags.contains(Flags::WRITABLE);
                 check!(!writable, "{virt:#x} can be written: {flags:?}");
             }
         }
     }
     for virt in [image::data().start, image::text().start + LINEAR] {
-        let flags = memory::paging::flags(virt).unwrap_or(memory::paging::Flags::empty());
-        let barred = flags.contains(memory::paging::Flags::NO_EXECUTE);
+        let flags = paging::flags(virt).unwrap_or(Flags::empty());
+        let barred = flags.contains(Flags::NO_EXECUTE);
         check!(barred, "{virt:#x} can be executed: {flags:?}");
     }
+    Ok(())
+}
+
+fn page_faults(_: &'static Kernel) -> Result<(), String> {
+    const PAGES: u64 = 16;
+    static SERVED: AtomicU64 = AtomicU64::new(0);
+    let start = MAPPINGS.end - PAGES * PAGE;
+    let before = trap::replace_page_fault_handler(Some(|addr, _| {
+        thread::sleep(Duration::from_millis(1));
+        let Some(frame) = frames::allocate_zeroed(1) else {
+            return false;
+        };
+        let flags = Flags::PRESENT | Flags::WRITABLE | Flags::NO_EXECUTE;
+        // SAFETY: the address is in MAPPINGS, and the frame is fresh.
+        let mapped = unsafe { paging::map(addr / PAGE * PAGE, frame, PAGE, flags) };
+        SERVED.fetch_add(1, Ordering::Relaxed);
+        mapped.is_ok()
+    }));
+    let mut sum = 0.0;
+    for page in 0..2 * PAGES {
+        let at = (start + page / 2 * PAGE) as *mut f64;
+        // SAFETY: the handler maps a zeroed page wherever nothing is mapped.
+        unsafe { at.add(page as usize).write_volatile(0.5) };
+        // SAFETY: as above.
+        sum += unsafe { at.add(page as usize).read_volatile() };
+    }
+    trap::replace_page_fault_handler(before);
+    for page in 0..PAGES {
+        let virt = start + page * PAGE;
+        let frame = translate(virt).ok_or("a page is not mapped")?;
+        // SAFETY: nobody refers to the page any more.
+        unsafe { paging::unmap(virt) };
+        paging::shoot_down();
+        // SAFETY: the handler took it, and now it is mapped nowhere.
+        unsafe { frames::free(frame, 1) };
+    }
+    let served = SERVED.load(Ordering::Relaxed);
+    check!(served == PAGES, "{served} faults for {PAGES} pages");
+    check!(sum == PAGES as f64, "the sum came out as {sum}");
     Ok(())
 }
 
@@ -235,8 +287,7 @@ fn bandwidth(_: &'static Kernel) -> Result<(), String> {
     check!(to.iter().all(|&byte| byte == 7), "the copy is not a copy");
     check!(
         from.iter().all(|&byte| byte == 9),
-        "{}",
-        format!("the fill left something")
+        "the fill left something"
     );
     Ok(())
 }
