@@ -34,20 +34,31 @@ impl Stack {
         if let Some(slot) = slots.idle.pop() {
             return Some(Self { slot });
         }
-        let stack = Self { slot: slots.made };
-        let addr = frames::allocate((SIZE / PAGE) as usize)?;
-        paging::map_data(stack.top() - SIZE, addr, SIZE).ok()?;
+        let slot = slots.made;
+        let pages = (SIZE / PAGE) as usize;
+        let addr = frames::allocate(pages)?;
+        if paging::map_data(top(slot) - SIZE, addr, SIZE).is_err() {
+            // The slot is not used again: a part of it may be mapped by now, and
+            // the frames with it.
+            slots.made += 1;
+            return None;
+        }
         slots.made += 1;
         // So that dropping a stack, perhaps in an interrupt, never allocates.
         let room = slots.made as usize - slots.idle.len();
         slots.idle.reserve(room);
-        Some(stack)
+        // Not before: dropping it on the way out would take the lock again.
+        Some(Self { slot })
     }
 
     /// Returns the address just above the stack, 16-byte aligned.
     pub fn top(&self) -> u64 {
-        STACKS + (self.slot + 1) * 2 * SIZE
+        top(self.slot)
     }
+}
+
+fn top(slot: u64) -> u64 {
+    STACKS + (slot + 1) * 2 * SIZE
 }
 
 impl Drop for Stack {
