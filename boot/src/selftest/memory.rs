@@ -119,7 +119,7 @@ fn all_memory(kernel: &'static Kernel) -> Result<(), String> {
                 break;
             };
             // Some of them only: the host makes its pages when they are touched.
-            if runs.len() % SAMPLE == 0 {
+            if runs.len().is_multiple_of(SAMPLE) {
                 // SAFETY: the run is ours, and mapped in the linear map.
                 unsafe { memory::linear(addr).cast::<u64>().write_volatile(addr) };
             }
@@ -129,10 +129,11 @@ fn all_memory(kernel: &'static Kernel) -> Result<(), String> {
     }
     let taken: usize = runs.iter().map(|run| run.1).sum();
     for (at, (addr, size)) in runs.into_iter().enumerate() {
-        // SAFETY: the run is ours until it is freed just below.
-        let found = match at % SAMPLE {
-            0 => unsafe { memory::linear(addr).cast::<u64>().read_volatile() },
-            _ => addr,
+        let found = if at.is_multiple_of(SAMPLE) {
+            // SAFETY: the run is ours until it is freed just below.
+            unsafe { memory::linear(addr).cast::<u64>().read_volatile() }
+        } else {
+            addr
         };
         // SAFETY: it came from `allocate` and is forgotten here.
         unsafe { frames::free(addr, size) };
