@@ -150,7 +150,7 @@ finish() {
 	mv "$tools/bin/$2.new" "$tools/bin/$2"
 	"$tools/bin/$2" --version >/dev/null 2>&1 </dev/null && return
 	say "this $1 does not run here: $("$tools/bin/$2" --version 2>&1 </dev/null | head -n 1)"
-	rm -rf "$tools/bin/$2" "${tools:?}/$1"
+	rm -rf "${tools:?}/bin/$2" "${tools:?}/$1"
 	return 1
 }
 
