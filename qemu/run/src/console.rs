@@ -42,16 +42,24 @@ impl Drop for Raw {
     }
 }
 
-/// Joins standard input with the guest's serial port, and sets a terminal to raw mode. From a file
-/// or a pipe the bytes go as they are, with a Ctrl-D at their end.
-pub(crate) fn join(guest: Sender<Vec<u8>>, events: Sender<Event>) -> Result<Option<Raw>, Error> {
+/// Sets the terminal, if standard input is one, to raw mode, and says how to leave.
+pub(crate) fn raw() -> Result<Option<Raw>, Error> {
+    if !io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    eprintln!("{KEYS}");
+    Raw::new()
+        .map(Some)
+        .map_err(Error::os("setting the terminal to raw mode"))
+}
+
+/// Joins standard input with the guest's serial port. From a file or a pipe the bytes go as they
+/// are, with a Ctrl-D at their end.
+///
+/// To be called when the guest has written something: a byte that comes before its driver resets
+/// the port is lost.
+pub(crate) fn join(guest: Sender<Vec<u8>>, events: Sender<Event>) {
     let terminal = io::stdin().is_terminal();
-    let raw = if terminal {
-        eprintln!("{KEYS}");
-        Some(Raw::new().map_err(Error::os("setting the terminal to raw mode"))?)
-    } else {
-        None
-    };
     thread::spawn(move || {
         let mut keys = Keys::default();
         let mut bytes = [0; 4096];
@@ -75,7 +83,6 @@ pub(crate) fn join(guest: Sender<Vec<u8>>, events: Sender<Event>) -> Result<Opti
         }
         let _ = guest.send(vec![CTRL_D]);
     });
-    Ok(raw)
 }
 
 /// Finds Ctrl-A commands among keys.

@@ -89,7 +89,7 @@ impl Daemon {
                 Ok(fcntl_setfd(fd, FdFlags::empty())?)
             });
         }
-        let mut child = process::spawn(command).map_err(|error| tools.broken(&program, &error))?;
+        let mut child = process::spawn(command).map_err(|error| Tools::broken(&program, &error))?;
         let echo = shown.then(|| format!("{} {}", share.daemon, share.tag));
         let log = match child.stderr.take() {
             Some(stderr) => Tail::follow(stderr, echo, end),

@@ -9,6 +9,7 @@ use crate::{
     machine::quote,
     process::{self, Tail},
     share::OnLoss,
+    tools::Tools,
 };
 use std::{
     ffi::OsString,
@@ -118,8 +119,7 @@ impl Running {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut qemu =
-            process::spawn(command).map_err(|error| machine.tools.broken(&program, &error))?;
+        let mut qemu = process::spawn(command).map_err(|error| Tools::broken(&program, &error))?;
         let qemu_log = match qemu.stderr.take() {
             Some(stderr) => Tail::follow(stderr, shown.then(|| "qemu".into()), || ()),
             None => Tail::default(),
@@ -142,8 +142,8 @@ impl Running {
             begun,
             raw: None,
         };
-        if let (Console::Terminal, Some(input)) = (running.machine.console, &running.input) {
-            running.raw = console::join(input.clone(), running.sender.clone())?;
+        if running.machine.console == Console::Terminal {
+            running.raw = console::raw()?;
         }
         Ok(running)
     }
@@ -260,6 +260,11 @@ impl Running {
     fn step(&mut self, event: Event) -> Option<Result<u8, Error>> {
         match event {
             Event::Serial(bytes) => {
+                if let (Console::Terminal, true, Some(input)) =
+                    (self.machine.console, self.serial.is_empty(), &self.input)
+                {
+                    console::join(input.clone(), self.sender.clone());
+                }
                 self.serial.extend_from_slice(&bytes);
                 match self.machine.console {
                     Console::Capture => None,

@@ -84,23 +84,12 @@ impl Tools {
     }
 
     /// The error for a program that was found and does not start.
-    pub(crate) fn broken(&self, program: &Path, error: &io::Error) -> Error {
-        let name = program
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+    pub(crate) fn broken(program: &Path, error: &io::Error) -> Error {
         Error::Tool {
-            why: format!("{} does not start: {error}", program.display()),
-            remedy: format!(
-                "make tools    or name another one: {}=/path/to/it",
-                match name.as_str() {
-                    "virtiofsd" => "VIRTIOFSD",
-                    "virtio-fs-daxd" => "DAXD",
-                    _ => "QEMU",
-                }
-            ),
-            name,
+            name: program.display().to_string(),
+            why: format!("does not start: {error}"),
+            remedy: "make tools    or name another one in the environment: QEMU, VIRTIOFSD, DAXD"
+                .into(),
         }
     }
 }
