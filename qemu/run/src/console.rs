@@ -149,6 +149,38 @@ pub(crate) fn echo(bytes: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
+/// Shows what the guest writes line by line, so that it cannot be taken for the runner's own words.
+#[derive(Debug, Default)]
+pub(crate) struct Prefixed(Vec<u8>);
+
+impl Prefixed {
+    /// Prints the lines that are complete.
+    pub(crate) fn show(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        for &byte in bytes {
+            match byte {
+                b'\r' => (),
+                b'\n' => writeln!(
+                    out,
+                    "guest: {}",
+                    String::from_utf8_lossy(&std::mem::take(&mut self.0))
+                )?,
+                _ => self.0.push(byte),
+            }
+        }
+        out.flush()
+    }
+}
+
+impl Drop for Prefixed {
+    fn drop(&mut self) {
+        if !self.0.is_empty() {
+            // At the end of a run nobody may be reading any more.
+            let _ = self.show(b"\n");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,8 @@ pub enum Console {
     Capture,
     /// Its output goes to standard output as it comes.
     Echo,
+    /// As `Echo`, each line behind `guest: `.
+    Prefixed,
     /// It is joined with the terminal, which is in raw mode meanwhile: every key, Ctrl-C too,
     /// reaches the guest, and Ctrl-A X ends the run.
     Terminal,

@@ -81,6 +81,9 @@ pub struct Running {
     serial: Vec<u8>,
     begun: Instant,
     raw: Option<Raw>,
+    prefixed: console::Prefixed,
+    /// How it ended, once it has.
+    over: Option<Result<u8, Error>>,
 }
 
 impl Running {
@@ -141,6 +144,8 @@ impl Running {
             serial,
             begun,
             raw: None,
+            prefixed: console::Prefixed::default(),
+            over: None,
         };
         if running.machine.console == Console::Terminal {
             running.raw = console::raw()?;
@@ -165,7 +170,8 @@ impl Running {
     /// the byte after it. Blocks for `limit` at most.
     ///
     /// # Errors
-    /// [`Error::Timeout`] when the limit is over, or why the run ended before.
+    /// [`Error::Timeout`] when the limit is over, [`Error::Crash`] when the run is;
+    /// [`Running::wait`] then says how it ended.
     pub fn wait_for(&mut self, text: &str, from: usize, limit: Duration) -> Result<usize, Error> {
         let until = Instant::now() + limit;
         loop {
@@ -176,19 +182,16 @@ impl Running {
             {
                 return Ok(from + at + text.len());
             }
+            if self.over.is_some() {
+                return Err(Error::Crash(format!(
+                    "the run ended before it wrote \"{text}\""
+                )));
+            }
             match self
                 .events
                 .recv_timeout(until.saturating_duration_since(Instant::now()))
             {
-                Ok(event) => match self.step(event) {
-                    None => (),
-                    Some(Err(error)) => return Err(error),
-                    Some(Ok(status)) => {
-                        return Err(Error::Crash(format!(
-                            "it ended with status {status} before it wrote \"{text}\""
-                        )));
-                    }
-                },
+                Ok(event) => self.over = self.step(event),
                 Err(_) => return Err(Error::Timeout(limit)),
             }
         }
@@ -230,6 +233,9 @@ impl Running {
     /// Waits until the run is over. Blocks so long; bounded by the machine's timeout.
     pub fn wait(mut self) -> Outcome {
         let status = loop {
+            if let Some(over) = self.over.take() {
+                break over;
+            }
             let event = match self.machine.timeout {
                 None => self
                     .events
@@ -240,11 +246,7 @@ impl Running {
                     .recv_timeout(limit.saturating_sub(self.begun.elapsed())),
             };
             match event {
-                Ok(event) => {
-                    if let Some(end) = self.step(event) {
-                        break end;
-                    }
-                }
+                Ok(event) => self.over = self.step(event),
                 Err(_) => break Err(Error::Timeout(self.machine.timeout.unwrap_or_default())),
             }
         };
@@ -266,13 +268,13 @@ impl Running {
                     console::join(input.clone(), self.sender.clone());
                 }
                 self.serial.extend_from_slice(&bytes);
-                match self.machine.console {
-                    Console::Capture => None,
-                    Console::Echo | Console::Terminal => console::echo(&bytes).err().map(|_| {
-                        // Nobody reads on: what SIGPIPE would mean.
-                        Err(Error::Interrupted(13))
-                    }),
-                }
+                let shown = match self.machine.console {
+                    Console::Capture => Ok(()),
+                    Console::Echo | Console::Terminal => console::echo(&bytes),
+                    Console::Prefixed => self.prefixed.show(&bytes),
+                };
+                // Nobody reads on: what SIGPIPE would mean.
+                shown.err().map(|_| Err(Error::Interrupted(13)))
             }
             Event::SerialEnd => Some(self.verdict()),
             Event::DaemonEnd { share, generation } => self.daemon_ended(share, generation).map(Err),
