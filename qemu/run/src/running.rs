@@ -173,7 +173,9 @@ impl Running {
     /// [`Error::Timeout`] when the limit is over, [`Error::Crash`] when the run is;
     /// [`Running::wait`] then says how it ended.
     pub fn wait_for(&mut self, text: &str, from: usize, limit: Duration) -> Result<usize, Error> {
-        let until = Instant::now() + limit;
+        // The machine's own limit holds here, too; `wait` then says that it was that one.
+        let left = self.left().unwrap_or(limit);
+        let until = Instant::now() + limit.min(left);
         loop {
             let read = self.serial.get(from..).unwrap_or_default();
             if let Some(at) = read
@@ -236,14 +238,12 @@ impl Running {
             if let Some(over) = self.over.take() {
                 break over;
             }
-            let event = match self.machine.timeout {
+            let event = match self.left() {
                 None => self
                     .events
                     .recv()
                     .map_err(|_| RecvTimeoutError::Disconnected),
-                Some(limit) => self
-                    .events
-                    .recv_timeout(limit.saturating_sub(self.begun.elapsed())),
+                Some(left) => self.events.recv_timeout(left),
             };
             match event {
                 Ok(event) => self.over = self.step(event),
@@ -256,6 +256,13 @@ impl Running {
             serial,
             duration: self.begun.elapsed(),
         }
+    }
+
+    /// What is left of the machine's time, if that is limited.
+    fn left(&self) -> Option<Duration> {
+        self.machine
+            .timeout
+            .map(|limit| limit.saturating_sub(self.begun.elapsed()))
     }
 
     /// Takes in one event. `Some`: the run is over.
