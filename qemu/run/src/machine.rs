@@ -9,9 +9,7 @@
 //! exit with 2v + 1 for a written v, so a guest's status arrives as an odd number from 3 to 255;
 //! 1 is QEMU's own failure, and 0 a machine that was reset or switched off without a status.
 
-use crate::{
-    Accel, CommandLine, Error, Outcome, Running, Share, daemon, image, share::OnLoss, tools::Tools,
-};
+use crate::{Accel, CommandLine, Error, Outcome, Running, Share, daemon, image, tools::Tools};
 use std::{
     ffi::OsString,
     path::PathBuf,
@@ -171,14 +169,7 @@ impl Machine {
         add("-device", "isa-debug-exit,iobase=0xf4,iosize=0x04");
         for (index, share) in self.shares.iter().enumerate() {
             let id = format!("fs{index}");
-            let again = match share.on_loss {
-                OnLoss::Fail => "",
-                OnLoss::Reconnect => ",reconnect-ms=50",
-            };
-            add(
-                "-chardev",
-                &format!("socket,id={id},{}{again}", socket(index)),
-            );
+            add("-chardev", &format!("socket,id={id},{}", socket(index)));
             add("-device", &share.device_line(&id));
         }
         for pattern in &self.trace {
@@ -246,16 +237,13 @@ mod tests {
         let mut machine = Machine::new();
         machine.accel = Accel::Tcg;
         machine.shares = vec![Share::new("/", "one"), Share::new("/", "two")];
-        machine.shares[1].on_loss = OnLoss::Reconnect;
         let args = quote(
             &machine
                 .qemu(|index| format!("path=s{index},abstract=on"))
                 .unwrap(),
         );
         assert!(args.contains("-chardev socket,id=fs0,path=s0,abstract=on -device vhost-user-fs-pci,chardev=fs0,tag=one"));
-        assert!(
-            args.contains("-chardev socket,id=fs1,path=s1,abstract=on,reconnect-ms=50 -device")
-        );
+        assert!(args.contains("-chardev socket,id=fs1,path=s1,abstract=on -device"));
     }
 
     #[test]

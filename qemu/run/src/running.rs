@@ -14,7 +14,6 @@ use crate::{
 use std::{
     ffi::OsString,
     iter::once,
-    os::unix::net::UnixListener,
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread,
@@ -38,10 +37,7 @@ pub(crate) enum Event {
     Serial(Vec<u8>),
     SerialEnd,
     /// A daemon closed its standard error, so it is ending.
-    DaemonEnd {
-        share: usize,
-        generation: u32,
-    },
+    DaemonEnd(usize),
     /// Ctrl-A X.
     Quit,
     Signal(i32),
@@ -59,22 +55,14 @@ impl Stopper {
     }
 }
 
-/// A share's daemon and the socket on which its successor would listen.
-#[derive(Debug)]
-struct Server {
-    listener: UnixListener,
-    daemon: Option<Daemon>,
-    /// Counts its daemons, so that the end of a former one is not taken for that of the present.
-    generation: u32,
-}
-
 /// A started machine. Dropping it kills QEMU and the daemons.
 #[derive(Debug)]
 pub struct Running {
     machine: Machine,
     qemu: Child,
     qemu_log: Tail,
-    servers: Vec<Server>,
+    /// One for each share; none once it was killed on purpose.
+    daemons: Vec<Option<Daemon>>,
     events: Receiver<Event>,
     sender: Sender<Event>,
     input: Option<Sender<Vec<u8>>>,
@@ -100,15 +88,21 @@ impl Running {
             .collect();
         let args = machine.qemu(|index| format!("path={},abstract=on", names[index]))?;
 
-        let mut servers = Vec::new();
-        for (index, name) in names.iter().enumerate() {
-            let mut server = Server {
-                listener: daemon::listen(name)?,
-                daemon: None,
-                generation: 0,
+        let mut daemons = Vec::new();
+        for (index, (name, share)) in names.iter().zip(&machine.shares).enumerate() {
+            let sender = sender.clone();
+            let end = move || {
+                // A run that is over needs no news.
+                let _ = sender.send(Event::DaemonEnd(index));
             };
-            server.launch(machine, index, &sender)?;
-            servers.push(server);
+            let listener = daemon::listen(name)?;
+            daemons.push(Some(Daemon::start(
+                share,
+                &machine.tools,
+                &listener,
+                machine.chatter,
+                end,
+            )?));
         }
         if shown {
             let words: Vec<OsString> = once(program.clone().into())
@@ -137,7 +131,7 @@ impl Running {
             machine,
             qemu,
             qemu_log,
-            servers,
+            daemons,
             events,
             sender,
             input,
@@ -201,10 +195,10 @@ impl Running {
 
     /// The process of a share's daemon, if it runs.
     pub fn daemon_pid(&self, share: usize) -> Option<u32> {
-        self.servers.get(share)?.daemon.as_ref().map(Daemon::pid)
+        self.daemons.get(share)?.as_ref().map(Daemon::pid)
     }
 
-    /// Kills a share's daemon with SIGKILL; it must be a share with [`OnLoss::Reconnect`].
+    /// Kills a share's daemon with SIGKILL; it must be a share with [`OnLoss::GoOn`].
     ///
     /// # Errors
     /// [`Error::Option`] for another share.
@@ -213,23 +207,14 @@ impl Running {
             .machine
             .shares
             .get(share)
-            .is_none_or(|share| share.on_loss != OnLoss::Reconnect)
+            .is_none_or(|share| share.on_loss != OnLoss::GoOn)
         {
             return Err(Error::Option(format!(
                 "share {share} is none that may lose its daemon"
             )));
         }
-        self.servers[share].daemon = None;
+        self.daemons[share] = None;
         Ok(())
-    }
-
-    /// Starts a share's daemon again, on the same socket; a former one is killed first.
-    ///
-    /// # Errors
-    /// Why it does not start.
-    pub fn restart_daemon(&mut self, share: usize) -> Result<(), Error> {
-        self.kill_daemon(share)?;
-        self.servers[share].launch(&self.machine, share, &self.sender)
     }
 
     /// Waits until the run is over. Blocks so long; bounded by the machine's timeout.
@@ -284,18 +269,15 @@ impl Running {
                 shown.err().map(|_| Err(Error::Interrupted(13)))
             }
             Event::SerialEnd => Some(self.verdict()),
-            Event::DaemonEnd { share, generation } => self.daemon_ended(share, generation).map(Err),
+            Event::DaemonEnd(share) => self.daemon_ended(share).map(Err),
             Event::Quit => Some(Ok(0)),
             Event::Signal(signal) => Some(Err(Error::Interrupted(signal))),
         }
     }
 
     /// A daemon has ended. That is no fault if the machine ended first: then its status counts.
-    fn daemon_ended(&mut self, share: usize, generation: u32) -> Option<Error> {
-        let server = &mut self.servers[share];
-        if server.generation != generation
-            || self.machine.shares[share].on_loss == OnLoss::Reconnect
-        {
+    fn daemon_ended(&mut self, share: usize) -> Option<Error> {
+        if self.machine.shares[share].on_loss == OnLoss::GoOn {
             return None;
         }
         if patiently(&mut self.qemu, Duration::from_millis(500)).is_some() {
@@ -306,7 +288,7 @@ impl Running {
 
     /// The error for a share whose daemon has ended by itself.
     fn blame(&mut self, share: usize) -> Option<Error> {
-        let daemon = self.servers[share].daemon.as_mut()?;
+        let daemon = self.daemons[share].as_mut()?;
         let how = process::describe(patiently(daemon.child(), Duration::from_millis(200))?);
         let phase = if self.serial.is_empty() {
             Phase::Start
@@ -337,15 +319,15 @@ impl Running {
             )),
             _ => {
                 // A daemon that failed takes QEMU along; it is the one to name.
-                let failed = |server: &mut Server| {
-                    let daemon = server.daemon.as_mut()?;
+                let failed = |daemon: &mut Option<Daemon>| {
+                    let daemon = daemon.as_mut()?;
                     patiently(daemon.child(), Duration::from_millis(100))
                         .filter(|status| !status.success())
                 };
                 let culprit = self
-                    .servers
+                    .daemons
                     .iter_mut()
-                    .position(|server| failed(server).is_some());
+                    .position(|daemon| failed(daemon).is_some());
                 let how = process::describe(status);
                 let qemu = Error::Qemu {
                     how,
@@ -361,32 +343,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         // QEMU first: a daemon killed under it would only make it complain.
         process::kill(&mut self.qemu);
-    }
-}
-
-impl Server {
-    fn launch(
-        &mut self,
-        machine: &Machine,
-        share: usize,
-        sender: &Sender<Event>,
-    ) -> Result<(), Error> {
-        self.generation += 1;
-        let (generation, sender) = (self.generation, sender.clone());
-        let end = move || {
-            // A run that is over needs no news.
-            let _ = sender.send(Event::DaemonEnd { share, generation });
-        };
-        let chatter = machine.chatter;
-        let daemon = Daemon::start(
-            &machine.shares[share],
-            &machine.tools,
-            &self.listener,
-            chatter,
-            end,
-        )?;
-        self.daemon = Some(daemon);
-        Ok(())
     }
 }
 

@@ -19,22 +19,26 @@ pub enum Device {
     /// What fits the daemon: the generic one for a window, otherwise `vhost-user-fs-pci`.
     #[default]
     Auto,
-    /// `vhost-user-fs-pci`. QEMU answers the config space. Its backend cannot come back once lost.
+    /// `vhost-user-fs-pci`. QEMU answers the config space.
     Fs,
     /// `vhost-user-test-device-pci`, QEMU's device for any virtio id (QEMU 11.1). The daemon answers
-    /// the config space, there may be a window, and a new daemon may take over.
+    /// the config space, and there may be a window.
     Generic,
 }
 
-/// What becomes of the machine when the daemon goes away.
+/// What becomes of the run when the daemon goes away.
+///
+/// QEMU 11.1 takes no second daemon: `vhost-user-fs-pci` does not notice the loss, and does not set
+/// up a new connection; the generic device notices, forgets its backend, and fails an assertion
+/// (`hdev->vhost_ops` in `vhost_dev_start`) as soon as a new one connects. With `reconnect-ms` on
+/// the socket neither device starts at all, because QEMU then connects too late for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnLoss {
-    /// The run ends with an error.
+    /// It ends with an error.
     #[default]
     Fail,
-    /// QEMU connects again, to a daemon started by
-    /// [`Running::restart_daemon`](crate::Running::restart_daemon).
-    Reconnect,
+    /// The guest goes on with a device that has fallen silent.
+    GoOn,
 }
 
 /// A directory of the host's that the guest sees as one virtio-fs device.
