@@ -1,7 +1,7 @@
 //! What a tree holds, as lines, and seeded random operations on it.
 //!
 //! Host and guest look at one directory, each through its own file system. Both walk it with
-//! [`walk`], which writes one line for every entry, and the two texts must be equal, byte for byte.
+//! [`walk()`], which writes one line for every entry, and the two texts must be equal, byte for byte.
 //! Both know the same operations ([`Op`]), drawn from a seed by [`Churn`], so that one side changes
 //! the tree and the other knows what must have come of it: [`Churn`] keeps a model of the tree.
 //!
