@@ -1,0 +1,78 @@
+# The front door. `make` alone lists the targets.
+
+target := $(or $(CARGO_TARGET_DIR),target)
+runner := $(target)/release/virtio-fs-run
+kernel := $(target)/kernel/kernel
+
+# What a user may set. Passed on by the environment, so that no shell reads them twice.
+export SHARE CMD MEM SMP CACHE DAEMON ACCEL LOG TAG TIMEOUT SEED ARGS
+export QEMU VIRTIOFSD
+
+.DEFAULT_GOAL := help
+.PHONY: help run show test check kernel runner daemon tools clean distclean
+.SILENT:
+
+help:
+	echo "virtio-fs: a virtio-fs guest driver for any kernel, with a test kernel to run it in"
+	echo
+	echo "  make run        boot the test kernel on a shared directory; a shell, or CMD"
+	echo "  make show       print the commands that make run would start"
+	echo "  make test       everything that is tested, in a few minutes; the same as CI"
+	echo "  make check      format, lints, documentation"
+	echo "  make kernel     build the test kernel"
+	echo "  make tools      get QEMU and virtiofsd into $(target)/tools, where they are missing"
+	echo "  make clean      remove what was built, but not the tools; distclean: all of it"
+	echo
+	echo "Variables of run, show and test"
+	echo "  SHARE=dir[:tag]   the directory to share (a small demonstration tree)"
+	echo "  CMD='ls -l /'     run this in the guest instead of a shell, exit with its status"
+	echo "  TAG=name          the tag of the share (myfs)"
+	echo "  MEM=512M SMP=1    memory and processors"
+	echo "  DAEMON=virtiofsd  or dax: the daemon with a DAX window"
+	echo "  CACHE=auto        the daemon's cache policy: auto, always, never, metadata"
+	echo "  ACCEL=auto        or tcg, kvm"
+	echo "  LOG=info          or off, error, warn, debug, trace; debug shows the commands, too"
+	echo "  TIMEOUT=60        kill everything after so many seconds"
+	echo "  ARGS='...'        more options for the runner: make run ARGS=--help lists them"
+	echo "  SEED=1            test: of the random part; each run prints its own"
+	echo
+	echo "Examples"
+	echo "  make run"
+	echo "  make run SHARE=/usr/share/doc CMD='find / | head'"
+	echo "  make run SMP=4 DAEMON=dax LOG=debug"
+
+# Each variable that is set becomes an option. ARGS is split into words, the others are not.
+options = $${SHARE:+--share "$$SHARE"} $${TAG:+--tag "$$TAG"} $${MEM:+--mem "$$MEM"} \
+	$${SMP:+--smp "$$SMP"} $${CACHE:+--cache "$$CACHE"} $${DAEMON:+--daemon "$$DAEMON"} \
+	$${ACCEL:+--accel "$$ACCEL"} $${LOG:+--log "$$LOG"} $${TIMEOUT:+--timeout "$$TIMEOUT"} $$ARGS
+
+run: tools kernel runner $(if $(filter dax,$(DAEMON)),daemon)
+	$(runner) run $${CMD:+--cmd "$$CMD"} $(options)
+
+show: tools kernel runner $(if $(filter dax,$(DAEMON)),daemon)
+	$(runner) run --show $${CMD:+--cmd "$$CMD"} $(options)
+
+test:
+	qemu/test.sh
+
+check:
+	qemu/test.sh check
+
+kernel:
+	cargo kernel --quiet
+
+runner:
+	cargo build --quiet --release --package virtio-fs-run
+
+daemon:
+	cargo build --quiet --release --package virtio-fs-daxd
+
+tools:
+	TOOLS=$(target)/tools qemu/tools.sh
+
+# All but the tools: those took a download.
+clean:
+	if [ -d $(target) ]; then find $(target) -mindepth 1 -maxdepth 1 ! -name tools -exec rm -rf {} +; fi
+
+distclean:
+	rm -rf $(target)

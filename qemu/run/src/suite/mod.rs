@@ -1,0 +1,251 @@
+//! The test suite in the guest, and the host's part in it.
+//!
+//! Three things make the verdict, and none is enough alone: the last line of the kernel's table
+//! (`N passed, N failed`), its exit status, and the host's own look at the files. The last means:
+//! after each round of changes (see `virtio-fs-manifest`) the guest's manifest must be the host's;
+//! and what the guest changed must be what the same changes make of a plain directory on the host.
+
+mod tree;
+
+use crate::{CommandLine, Console, Error, HostFs, Machine, Running, running::Outcome};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+use virtio_fs_manifest::{CHANGES, Churn, Op, Scope, Turn, apply, scope, turn, walk};
+
+/// A run of the suite.
+#[derive(Debug)]
+pub struct Suite {
+    /// The machine. Its first share is replaced by a tree of the suite's own.
+    pub machine: Machine,
+    /// Of the random changes.
+    pub seed: u64,
+    /// Rounds of changes.
+    pub rounds: u32,
+}
+
+/// What the suite found.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+}
+
+impl Tally {
+    /// Counts one comparison, and prints its line.
+    fn count(&mut self, name: &str, result: Result<(), String>) {
+        match result {
+            Ok(()) => {
+                self.passed += 1;
+                println!("host: {name}: ok");
+            }
+            Err(why) => {
+                self.failed += 1;
+                println!("host: {name}: FAILED\n{why}");
+            }
+        }
+    }
+}
+
+/// A folder that is removed with the value.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(target: &Path, name: &str) -> Result<Self, Error> {
+        let path = target
+            .join("test")
+            .join(format!("{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).map_err(Error::os(format!("making {}", path.display())))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed is below the build folder and has this process's number.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Suite {
+    /// How long the guest may take from one round to the next.
+    const ROUND: Duration = Duration::from_secs(240);
+    /// The guest may trust names and attributes for a second (the daemon's policy "auto"): a change
+    /// of the host's is certain to be seen only after it.
+    const STALE: Duration = Duration::from_millis(1100);
+
+    /// Runs it. Prints what happens, and `N passed, N failed` as the last line. `started` gets the
+    /// running machine before anything is waited for, so that signals can be tied to it.
+    ///
+    /// # Errors
+    /// What kept it from running, or [`Error::Tests`].
+    pub fn run(mut self, started: impl FnOnce(&Running)) -> Result<(), Error> {
+        let target = self.machine.tools.target.clone();
+        sweep(&target.join("test"));
+        let (share, mirror) = (
+            Scratch::new(&target, "share")?,
+            Scratch::new(&target, "mirror")?,
+        );
+        let entries = tree::make(&share.0).map_err(Error::os("making the test tree"))?;
+        fs::create_dir(share.0.join(".manifest")).map_err(Error::os("making the test tree"))?;
+        println!(
+            "host: a tree of {entries} entries, seed {}, {} rounds",
+            self.seed, self.rounds
+        );
+
+        if let Some(first) = self.machine.shares.first_mut() {
+            first.dir.clone_from(&share.0);
+        }
+        let words = format!("test=1 seed={} rounds={}", self.seed, self.rounds);
+        self.machine.cmdline = CommandLine::default()
+            .words(self.machine.cmdline.as_str())
+            .words(&words);
+        self.machine.console = Console::Prefixed;
+        let mut running = self.machine.start()?;
+        started(&running);
+
+        let mut tally = Tally::default();
+        self.rounds(&mut running, &share.0, &mirror.0, &mut tally);
+        let outcome = running.wait();
+        println!(
+            "host: the guest ran for {:.1} s",
+            outcome.duration.as_secs_f32()
+        );
+        verdict(&outcome, &mut tally);
+        println!("{} passed, {} failed", tally.passed, tally.failed);
+        if tally.failed == 0 {
+            Ok(())
+        } else {
+            Err(Error::Tests(format!("{} tests failed", tally.failed)))
+        }
+    }
+
+    /// Takes turns with the guest; at the first round that it does not reach, the rest is off.
+    fn rounds(&self, running: &mut Running, share: &Path, mirror: &Path, tally: &mut Tally) {
+        let (mut ours, mut at) = (HostFs::new(share), 0);
+        let (mut copy, mut churn) = (HostFs::new(mirror), Churn::new(self.seed));
+        let mut next: Option<Vec<Op>> = None;
+        for round in 0..=self.rounds {
+            match running.wait_for(&format!("manifest: round {round}"), at, Self::ROUND) {
+                Ok(after) => at = after,
+                Err(error) => {
+                    return tally.count(&format!("round {round}"), Err(error.to_string()));
+                }
+            }
+            let name = match turn(round) {
+                Turn::Nobody => "round 0, the tree as it was made".into(),
+                Turn::Host => format!("round {round}, after changes by the host"),
+                Turn::Guest => format!("round {round}, after changes by the guest"),
+            };
+            let scope = scope(round, self.rounds);
+            let guest = fs::read_to_string(share.join(format!(".manifest/guest-{round}")))
+                .map_err(|e| e.to_string());
+            let same =
+                guest.and_then(|guest| same(&guest, &manifest(&mut ours, scope)?, "guest", "host"));
+            tally.count(&name, same);
+            if let (Turn::Guest, Some(ops)) = (turn(round), next.take()) {
+                let expected = change(&mut copy, &ops)
+                    .and_then(|()| manifest(&mut copy, Scope::Churn))
+                    .and_then(|copy| same_tree(&mut ours, &copy));
+                tally.count(
+                    &format!("round {round}, against a plain directory"),
+                    expected,
+                );
+            }
+            if round < self.rounds {
+                let ops = churn.round(CHANGES);
+                if turn(round + 1) == Turn::Host {
+                    let done = change(&mut ours, &ops).and_then(|()| change(&mut copy, &ops));
+                    if let Err(why) = done {
+                        return tally.count("changes by the host", Err(why));
+                    }
+                    thread::sleep(Self::STALE);
+                } else {
+                    next = Some(ops);
+                }
+            }
+            running.send(b"go\n");
+        }
+    }
+}
+
+/// Removes what runs that were killed have left.
+fn sweep(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name
+            .rsplit_once('-')
+            .map(|(_, pid)| Path::new("/proc").join(pid));
+        if owner.is_some_and(|owner| !owner.exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// What the guest said at its end, against its status.
+fn verdict(outcome: &Outcome, tally: &mut Tally) {
+    let sums = |line: &str| {
+        let (passed, failed) = line.strip_suffix(" failed")?.split_once(" passed, ")?;
+        Some((passed.parse::<u32>().ok()?, failed.parse::<u32>().ok()?))
+    };
+    let table = outcome.serial.lines().rev().find_map(sums);
+    if let Some((passed, failed)) = table {
+        tally.passed += passed;
+        tally.failed += failed;
+    }
+    let end = match (&outcome.status, table) {
+        (Err(error), _) => Err(error.to_string()),
+        (Ok(status), None) => Err(format!(
+            "status {status}, but no line \"N passed, N failed\" from the guest"
+        )),
+        (Ok(0), Some((0, _))) => Err("the guest ran no test".into()),
+        (Ok(0), Some((_, 0))) => Ok(()),
+        (Ok(status), Some((_, failed))) if *status != 0 && failed != 0 => Ok(()),
+        (Ok(status), Some((_, failed))) => Err(format!(
+            "status {status} does not fit {failed} failed tests"
+        )),
+    };
+    tally.count("the guest's last line and its status", end);
+}
+
+fn change(fs: &mut HostFs, ops: &[Op]) -> Result<(), String> {
+    ops.iter()
+        .try_for_each(|op| apply(fs, op).map_err(|error| format!("{op:?}: {error}")))
+}
+
+fn manifest(fs: &mut HostFs, scope: Scope) -> Result<String, String> {
+    let mut text = String::new();
+    let mut sink = |line: &str| {
+        text.push_str(line);
+        text.push('\n');
+    };
+    walk(fs, scope.root(), &mut sink)
+        .map_err(|(path, error)| format!("{}: {error}", path.escape_ascii()))?;
+    Ok(text)
+}
+
+fn same_tree(ours: &mut HostFs, copy: &str) -> Result<(), String> {
+    same(&manifest(ours, Scope::Churn)?, copy, "share", "plain")
+}
+
+/// Compares two manifests, and shows the first lines that only one of them has.
+fn same(left: &str, right: &str, left_name: &str, right_name: &str) -> Result<(), String> {
+    const SHOWN: usize = 10;
+    if left == right {
+        return Ok(());
+    }
+    let only = |of: &str, not: &str, name: &str| -> Vec<String> {
+        let other: std::collections::HashSet<&str> = not.lines().collect();
+        let lines = of.lines().filter(|line| !other.contains(line)).take(SHOWN);
+        lines.map(|line| format!("  only {name}: {line}")).collect()
+    };
+    let mut lines = only(left, right, left_name);
+    lines.extend(only(right, left, right_name));
+    if lines.is_empty() {
+        lines.push("  the same lines in another order, or more than once".into());
+    }
+    Err(lines.join("\n"))
+}
