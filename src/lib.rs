@@ -4,7 +4,17 @@
 
 extern crate alloc;
 
+pub mod conn;
 pub mod device;
 pub mod errno;
+pub mod error;
+pub mod fs;
 pub mod platform;
+pub mod sync;
 pub mod wire;
+
+pub use errno::Errno;
+pub use error::{Error, Result};
+
+#[cfg(test)]
+mod testing;

@@ -26,6 +26,13 @@ pub trait Platform: Send + Sync + 'static {
     /// Names a thread so that another can wake it. `()` where nothing sleeps.
     type Thread: Clone + Send + Sync + 'static;
 
+    /// Virtually contiguous memory that does not cross a multiple of this many
+    /// bytes, a power of two, is physically contiguous as well, and is shared
+    /// with the device in one piece. A kernel whose heap is a linear map of
+    /// memory sets this as large as that map's alignment and saves a call for
+    /// each page.
+    const SHARE_GRANULE: usize = PAGE_SIZE;
+
     /// Returns the time since some fixed moment. Never goes back. May be called
     /// in interrupt context; must not block.
     fn now(&self) -> Duration;

@@ -1,0 +1,558 @@
+//! Sending a request and waiting for its reply.
+
+use core::sync::atomic::Ordering::Relaxed;
+use core::time::Duration;
+
+use super::pool::{Class, SlotId};
+use super::slot::{Args, Cleanup, REPLY_OFFSET, REPLY_SPACE, Slot, SlotState, Waiter};
+use super::{Connection, State};
+use crate::device::dma::DmaRegion;
+use crate::device::ring::{Access, Segment};
+use crate::device::{Data, Lent, TableBuilder, lend, reclaim};
+use crate::errno::Errno;
+use crate::error::{Error, Origin, Result};
+use crate::platform::{PAGE_SIZE, Platform, Signal};
+use crate::wire::{
+    self, Credentials, Expected, Opcode, REPLY_HEADER, ReplyError, ReplyShape, Request, Silence,
+    Unique,
+};
+
+/// The most a reply's fixed part may hold.
+const FIXED_MAX: usize = REPLY_SPACE - REPLY_HEADER;
+
+/// Why a request could not be prepared.
+enum Unfit {
+    /// The data are in more pieces than the descriptor table has room for.
+    Table,
+    Failed(Error),
+}
+
+impl<P: Platform> Connection<P> {
+    /// Sends `request` without data and returns its reply. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The server's, or as the [module](super) describes.
+    pub fn ask<R: Request>(&self, request: &R) -> Result<R::Reply> {
+        self.call(request, Data::None, Class::Normal)
+    }
+
+    /// Sends `request` with `data` and returns its reply. Blocks.
+    ///
+    /// The buffers must hold at least as much as the request says it sends or
+    /// has room for; only so much of them is used.
+    ///
+    /// # Errors
+    ///
+    /// The server's, or as the [module](super) describes. E2BIG if the data are
+    /// in more pieces than the queue can take at once: [`fitting`](Self::fitting)
+    /// says how much would do.
+    pub fn call<R: Request>(
+        &self,
+        request: &R,
+        data: Data<'_, '_>,
+        class: Class,
+    ) -> Result<R::Reply> {
+        match self.try_call(request, data, class) {
+            Ok(reply) => Ok(reply),
+            Err(Unfit::Failed(error)) => Err(error),
+            Err(Unfit::Table) => Err(Error::caller(Errno::E2BIG)),
+        }
+    }
+
+    /// Returns how many bytes of scattered data one request surely can carry:
+    /// the bound of INIT, and that of the queue with each page apart.
+    pub fn fitting(&self) -> usize {
+        let table = self.queues[0].with_ring(|ring| {
+            let slot = self.pool.slot(SlotId(0));
+            ring.max_segments(slot.table.capacity())
+        });
+        // Arguments, reply, and one more where the data begin inside a page.
+        usize::from(table.saturating_sub(3)) * PAGE_SIZE
+    }
+
+    /// Sends a request whose reply nobody needs, if there is a free slot. Does not
+    /// block. Returns whether it was sent.
+    pub(super) fn post<R: Request>(&self, request: &R) -> bool {
+        debug_assert!(
+            request.data_in() == 0 && request.data_out() == 0,
+            "a posted request has no data"
+        );
+        let id = match self.pool.take(&self.platform, Class::Forced) {
+            Ok(id) => id,
+            Err(ticket) => {
+                self.pool.leave(&self.platform, ticket);
+                return false;
+            }
+        };
+        let slot = self.pool.slot(id);
+        if self.encode(slot, request, Class::Forced).is_err() {
+            self.pool.put(&self.platform, id, Class::Forced);
+            return false;
+        }
+        let args = slot.args.lock();
+        let mut builder = TableBuilder::new(&slot.table, u16::MAX);
+        let described =
+            push_args::<P>(&args, &mut builder).and(push_reply::<P>(&args, R::REPLY, &mut builder));
+        debug_assert!(described.is_ok(), "a table holds at least four segments");
+        slot.segments.store(builder.finish(), Relaxed);
+        drop(args);
+        slot.arm(Cleanup::None, None);
+        self.submit(id, slot, R::OPCODE, Class::Forced);
+        true
+    }
+
+    fn try_call<R: Request>(
+        &self,
+        request: &R,
+        mut data: Data<'_, '_>,
+        class: Class,
+    ) -> Result<R::Reply, Unfit> {
+        let id = self.acquire(class).map_err(Unfit::Failed)?;
+        let flight = Flight {
+            conn: self,
+            id,
+            class,
+            lent: None,
+            data: &mut data,
+        };
+        flight.run(request)
+    }
+
+    /// Gets a slot, in turn. Blocks while all are taken.
+    pub(super) fn acquire(&self, class: Class) -> Result<SlotId> {
+        let allowed = || {
+            if class == Class::Session {
+                Ok(())
+            } else {
+                self.check_state()
+            }
+        };
+        allowed()?;
+        if !class.is_forced() {
+            self.tidy();
+        }
+        let ticket = match self.pool.take(&self.platform, class) {
+            Ok(id) => return Ok(id),
+            Err(ticket) => ticket,
+        };
+        self.counters.slot_waits.add(1);
+        loop {
+            // Checked again when the turn comes (S0-27).
+            if let Err(error) = allowed() {
+                self.pool.leave(&self.platform, ticket);
+                return Err(error);
+            }
+            if let Some(id) = self.pool.redeem(&self.platform, &ticket, class) {
+                return Ok(id);
+            }
+            if self.platform.signal() != Signal::None && !class.is_forced() {
+                self.pool.leave(&self.platform, ticket);
+                return Err(Error::new(Errno::EINTR, Origin::Platform));
+            }
+            self.poll();
+            if self.device_failed() {
+                self.lose_device("it needs a reset");
+                continue;
+            }
+            self.platform
+                .park(Some(self.now() + Duration::from_millis(100)));
+        }
+    }
+
+    /// Looks at every ring where nothing else would. Does not block.
+    pub fn poll(&self) {
+        self.counters.polls.add(1);
+        for queue in &self.queues {
+            queue.reap(&self.env());
+        }
+        self.forgets.reap(self);
+    }
+
+    /// Writes header and arguments into the slot's page.
+    fn encode<R: Request>(&self, slot: &Slot<P>, request: &R, class: Class) -> Result<()> {
+        let unique = self.unique();
+        let limits = self.limits();
+        let credentials = if class.is_forced() {
+            Credentials::DRIVER
+        } else {
+            let caller = self.platform.caller();
+            Credentials {
+                uid: caller.uid,
+                gid: caller.gid,
+                pid: caller.pid,
+            }
+        };
+        log::trace!("virtio-fs: > {} {request}", unique.get());
+        let mut args = slot.args.lock();
+        let args = &mut *args;
+        args.long = None;
+        let page = &mut args.page.bytes_mut()[..REPLY_OFFSET];
+        let encoded = match wire::encode(request, unique, credentials, limits.dialect, page) {
+            Ok(encoded) => encoded,
+            Err(too_long) => {
+                self.counters.long_requests.add(1);
+                let no_memory = |_| Error::new(Errno::ENOMEM, Origin::Platform);
+                let long = args
+                    .long
+                    .insert(DmaRegion::new(too_long.needed).map_err(no_memory)?);
+                wire::encode(
+                    request,
+                    unique,
+                    credentials,
+                    limits.dialect,
+                    long.bytes_mut(),
+                )
+                .map_err(|_| Error::caller(Errno::E2BIG))?
+            }
+        };
+        args.len = encoded.args;
+        args.page.bytes_mut()[REPLY_OFFSET..REPLY_OFFSET + REPLY_HEADER].fill(0);
+        slot.unique.store(unique.get(), Relaxed);
+        slot.opcode.store(R::OPCODE.to_wire(), Relaxed);
+        slot.node
+            .store(request.node().map_or(0, wire::NodeId::get), Relaxed);
+        self.counters.request(R::OPCODE.to_wire());
+        Ok(())
+    }
+
+    /// Gives an armed slot to the device.
+    fn submit(&self, id: SlotId, slot: &Slot<P>, opcode: Opcode, class: Class) {
+        let n = self.queues.len();
+        let index = if n == 1 { 0 } else { self.place(opcode) % n };
+        slot.queue.store(index as u16, Relaxed);
+        self.queues[index].submit(id, &self.env());
+        // The connection may have ended since it was checked: then the reset
+        // that ended it did not see this request.
+        if class != Class::Session
+            && self.state().refusal().is_some()
+            && slot.is_with_device()
+            && slot.lose(&self.platform) == SlotState::Returned
+        {
+            self.pool.give_back(&self.platform, id);
+        }
+    }
+
+    /// Chooses a queue: one for each CPU, as far as they go.
+    fn place(&self, _opcode: Opcode) -> usize {
+        self.platform.cpu()
+    }
+
+    /// Waits until the device has given the request back, or until it may be
+    /// given up. Returns the error to report in the latter case.
+    fn wait(&self, id: SlotId, opcode: Opcode, lent: bool) -> Option<Error> {
+        let slot = self.pool.slot(id);
+        let queue = &self.queues[usize::from(slot.queue.load(Relaxed))];
+        // Nobody routes interrupts to a connection that is not open yet.
+        let sleeps = self.platform.can_sleep() && self.state() != State::Starting;
+        let env = self.env();
+        let limit = self.deadline_of(opcode);
+        let mut deadline = None;
+        let mut ending: Option<(Error, Duration)> = None;
+        let mut spins = if sleeps { self.config.spins } else { u32::MAX };
+        let mut turns = 0u32;
+        loop {
+            if slot.is_back() {
+                return None;
+            }
+            if !sleeps || spins > 0 {
+                self.counters.polls.add(1);
+                queue.reap(&env);
+                if slot.is_back() {
+                    return None;
+                }
+            }
+            turns = turns.wrapping_add(1);
+            if sleeps && spins > 0 {
+                spins -= 1;
+                core::hint::spin_loop();
+                continue;
+            }
+            // A poll is cheap; the clock and the device's status are not.
+            if !sleeps && !turns.is_multiple_of(64) {
+                if self.platform.can_sleep() {
+                    core::hint::spin_loop();
+                } else {
+                    self.platform.park(None);
+                }
+                continue;
+            }
+            let now = self.now();
+            let deadline = *deadline.get_or_insert_with(|| limit.map(|limit| now + limit));
+            if self.device_failed() {
+                self.lose_device("it needs a reset");
+                continue;
+            }
+            if ending.is_none() {
+                if self.platform.signal() == Signal::Kill {
+                    // With the caller's buffers at the device, only the deadline
+                    // justifies a reset.
+                    let patience = if lent {
+                        limit.unwrap_or(self.config.grace)
+                    } else {
+                        self.config.grace
+                    };
+                    ending = Some((Error::new(Errno::EINTR, Origin::Platform), now + patience));
+                    self.interrupt_request(slot);
+                } else if deadline.is_some_and(|deadline| now >= deadline) {
+                    self.counters.timeouts.add(1);
+                    log::error!(
+                        "virtio-fs: {opcode} did not come back in {:?}",
+                        limit.unwrap_or_default()
+                    );
+                    ending = Some((
+                        Error::new(Errno::ETIMEDOUT, Origin::Device),
+                        now + self.config.grace,
+                    ));
+                    self.interrupt_request(slot);
+                } else if self.platform.signal() == Signal::Interrupt && opcode == Opcode::Setlkw {
+                    self.interrupt_request(slot);
+                }
+            }
+            let wake = match &ending {
+                Some((error, give_up)) if now >= *give_up => {
+                    if lent {
+                        // The device has the caller's memory: only a reset gets
+                        // it back.
+                        self.lose_device("a request with a caller's buffers did not come back");
+                        continue;
+                    }
+                    if slot.orphan() {
+                        self.counters.orphans.add(1);
+                        return Some(*error);
+                    }
+                    continue;
+                }
+                Some((_, give_up)) => Some(*give_up),
+                None => deadline,
+            };
+            if !sleeps {
+                continue;
+            }
+            // A lost interrupt or a silent death of the device is found in time.
+            let look = now + Duration::from_millis(500);
+            self.platform
+                .park(Some(wake.map_or(look, |wake| wake.min(look))));
+            if sleeps && self.now() >= look {
+                queue.reap(&env);
+            }
+        }
+    }
+
+    fn deadline_of(&self, opcode: Opcode) -> Option<Duration> {
+        let ours = match opcode {
+            Opcode::Read
+            | Opcode::Write
+            | Opcode::CopyFileRange
+            | Opcode::CopyFileRange64
+            | Opcode::Fallocate
+            | Opcode::Ioctl => self.config.deadlines.data,
+            Opcode::Setlkw => return self.config.deadlines.lock,
+            Opcode::Fsync | Opcode::Fsyncdir | Opcode::Syncfs | Opcode::Flush => {
+                self.config.deadlines.sync
+            }
+            _ => self.config.deadlines.metadata,
+        };
+        match (ours, self.limits.read().request_timeout) {
+            (Some(ours), Some(theirs)) => Some(ours.min(theirs)),
+            (ours, theirs) => ours.or(theirs),
+        }
+    }
+
+    /// Asks the server to hurry with a request, once (S2-08).
+    fn interrupt_request(&self, slot: &Slot<P>) {
+        if slot.interrupt_once()
+            && let Some(unique) = Unique::new(slot.unique.load(Relaxed))
+        {
+            self.counters.interrupts_sent.add(1);
+            self.forgets.interrupt(self, unique);
+        }
+    }
+}
+
+/// A slot on its way through one call. Whatever happens, the caller's buffers
+/// are taken back before it ends.
+struct Flight<'f, 'a, 'b, P: Platform> {
+    conn: &'f Connection<P>,
+    id: SlotId,
+    class: Class,
+    lent: Option<Lent>,
+    data: &'f mut Data<'a, 'b>,
+}
+
+impl<P: Platform> Flight<'_, '_, '_, P> {
+    #[expect(unsafe_code, reason = "lends the caller's buffers to the device")]
+    fn run<R: Request>(mut self, request: &R) -> Result<R::Reply, Unfit> {
+        let conn = self.conn;
+        let slot = conn.pool.slot(self.id);
+        conn.encode(slot, request, self.class)
+            .map_err(Unfit::Failed)?;
+        let (data_out, data_in) = (request.data_out(), request.data_in());
+        let limit = conn.queues[0].with_ring(|ring| ring.max_segments(slot.table.capacity()));
+        {
+            let args = slot.args.lock();
+            let mut builder = TableBuilder::new(&slot.table, limit);
+            let full = |_| Unfit::Table;
+            push_args::<P>(&args, &mut builder).map_err(full)?;
+            if data_out > 0 {
+                // SAFETY: `self` borrows the buffers and takes them back in its
+                // `drop`, after the device has returned the request.
+                let lent = unsafe { lend(self.data, data_out, P::SHARE_GRANULE, &mut builder) };
+                self.lent = Some(lent.map_err(|_| Unfit::Table)?);
+            }
+            push_reply::<P>(&args, R::REPLY, &mut builder).map_err(full)?;
+            if data_in > 0 {
+                // SAFETY: as above.
+                let lent = unsafe { lend(self.data, data_in, P::SHARE_GRANULE, &mut builder) };
+                self.lent = Some(lent.map_err(|_| Unfit::Table)?);
+            }
+            slot.segments.store(builder.finish(), Relaxed);
+        }
+        slot.arm(
+            cleanup_of(R::OPCODE),
+            Some(Waiter::Thread(conn.platform.current_thread())),
+        );
+        conn.submit(self.id, slot, R::OPCODE, self.class);
+        if let Some(error) = conn.wait(self.id, R::OPCODE, self.lent.is_some()) {
+            // The slot is an orphan now: it comes back by itself.
+            core::mem::forget(self);
+            return Err(Unfit::Failed(error));
+        }
+        let capacity = R::REPLY.fixed_area() + data_in;
+        self.take_back();
+        conn.counters.bytes_sent.add(data_out as u64);
+        conn.read_reply::<R>(slot, capacity).map_err(Unfit::Failed)
+    }
+
+    #[expect(
+        unsafe_code,
+        reason = "takes the caller's buffers back from the device"
+    )]
+    fn take_back(&mut self) {
+        if let Some(lent) = self.lent.take() {
+            let slot = self.conn.pool.slot(self.id);
+            debug_assert!(
+                !slot.is_with_device(),
+                "buffers taken back from under the device"
+            );
+            // SAFETY: `lent` was made for this data and this slot's table, and
+            // the device has returned the request, was reset, or never got it.
+            unsafe { reclaim(self.data, lent, &slot.table) };
+        }
+    }
+}
+
+impl<P: Platform> Drop for Flight<'_, '_, '_, P> {
+    fn drop(&mut self) {
+        let slot = self.conn.pool.slot(self.id);
+        while slot.is_with_device() {
+            // Only a panic of the platform's gets here. The buffers are about to
+            // go away, so the device must be done with them.
+            self.conn
+                .lose_device("a caller left in the middle of a request");
+        }
+        self.take_back();
+        self.conn.pool.put(&self.conn.platform, self.id, self.class);
+    }
+}
+
+impl<P: Platform> Connection<P> {
+    /// Checks and parses the reply in a slot.
+    pub(super) fn read_reply<R: Request>(
+        &self,
+        slot: &Slot<P>,
+        capacity: usize,
+    ) -> Result<R::Reply> {
+        if slot.is_lost() {
+            return Err(Error::new(Errno::EIO, Origin::Device));
+        }
+        let mut area = [0u8; REPLY_SPACE];
+        let fixed = R::REPLY.fixed_area().min(REPLY_SPACE);
+        slot.args.lock().page.read(REPLY_OFFSET, &mut area[..fixed]);
+        let (header, body) = area
+            .split_first_chunk::<REPLY_HEADER>()
+            .expect("512 bytes hold a header");
+        let unique = slot.unique.load(Relaxed);
+        let silence = if R::OPCODE == Opcode::Destroy {
+            Silence::Accept
+        } else {
+            self.config.silence
+        };
+        let expected = Expected {
+            unique: Unique::new(unique).unwrap_or(Unique::nth(0)),
+            shape: R::REPLY,
+            capacity,
+            silence,
+        };
+        let dialect = self.limits.read().dialect;
+        let reply = wire::check_reply(header, slot.written(), &expected).and_then(|len| {
+            let payload = wire::Payload::split(R::REPLY, &body[..FIXED_MAX], len)?;
+            self.counters.bytes_received.add(payload.data as u64);
+            Ok(R::decode(payload, &dialect)?)
+        });
+        match reply {
+            Ok(reply) => {
+                log::trace!("virtio-fs: < {unique}");
+                Ok(reply)
+            }
+            Err(ReplyError::Server(errno)) => {
+                log::trace!("virtio-fs: < {unique} {errno}");
+                Err(Error::new(errno, Origin::Server))
+            }
+            Err(ReplyError::Malformed(why)) => {
+                self.counters.malformed_replies.add(1);
+                let node = slot.node.load(Relaxed);
+                log::error!(
+                    "virtio-fs: malformed reply to {} of node {node}: {why}",
+                    R::OPCODE
+                );
+                Err(Error::new(why.errno(), Origin::Protocol))
+            }
+        }
+    }
+}
+
+fn push_args<P: Platform>(
+    args: &Args<P>,
+    builder: &mut TableBuilder<'_, P::Hal>,
+) -> Result<(), crate::device::TableFull> {
+    let addr = args
+        .long
+        .as_ref()
+        .map_or(args.page.paddr(0), |long| long.paddr(0));
+    builder.push(Segment {
+        addr,
+        len: args.len as u32,
+        access: Access::Read,
+    })
+}
+
+fn push_reply<P: Platform>(
+    args: &Args<P>,
+    shape: ReplyShape,
+    builder: &mut TableBuilder<'_, P::Hal>,
+) -> Result<(), crate::device::TableFull> {
+    let len = shape.fixed_area();
+    assert!(len <= REPLY_SPACE, "reply longer than its space");
+    if len == 0 {
+        return Ok(());
+    }
+    builder.push(Segment {
+        addr: args.page.paddr(REPLY_OFFSET),
+        len: len as u32,
+        access: Access::Write,
+    })
+}
+
+/// Says what a reply hands out that must be handed back if nobody takes it.
+const fn cleanup_of(opcode: Opcode) -> Cleanup {
+    match opcode {
+        Opcode::Lookup | Opcode::Mknod | Opcode::Mkdir | Opcode::Symlink | Opcode::Link => {
+            Cleanup::Entry
+        }
+        Opcode::Open => Cleanup::Open,
+        Opcode::Opendir => Cleanup::OpenDir,
+        Opcode::Create | Opcode::Tmpfile => Cleanup::EntryOpen,
+        _ => Cleanup::None,
+    }
+}

@@ -1,0 +1,123 @@
+//! What the kernel decides about a connection.
+
+use core::time::Duration;
+
+use crate::wire::Silence;
+
+/// Settings of a connection, fixed when it is opened.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Requests that may be with the device at once; more callers wait in line.
+    /// Each costs three pages of DMA memory (two with queues up to 256 entries).
+    pub max_active: u16,
+    /// The largest queue to use, a power of two. The device may offer less.
+    pub max_queue_size: u16,
+    /// Request queues to use at most. The device may offer fewer.
+    pub max_request_queues: u16,
+    /// Interrupt vectors that the kernel has routed to
+    /// [`Connection::interrupt`](super::Connection::interrupt): vector 0 for
+    /// changes of the configuration, 1 and on for the queues in turn. With one
+    /// vector it serves all; with none, the device has an interrupt line or is
+    /// polled.
+    pub vectors: u16,
+    /// Interrupts reach the driver over the device's interrupt line.
+    pub interrupt_line: bool,
+    /// How often a waiter looks at the ring itself before it sleeps. Only where
+    /// [`Platform::can_sleep`](crate::platform::Platform::can_sleep).
+    pub spins: u32,
+    /// How long requests may take.
+    pub deadlines: Deadlines,
+    /// How long to go on waiting after an interrupted request before it is given
+    /// up, and for a reset to take effect.
+    pub grace: Duration,
+    /// What to make of a device that says it wrote nothing.
+    pub silence: Silence,
+    /// Largest read-ahead to ask the server for, in bytes.
+    pub max_readahead: u32,
+    /// Protocol features to offer beyond those that are always there.
+    pub offer: Offer,
+    /// Whether a device that somebody drives already is reset and taken over.
+    pub attach: Attach,
+    /// Names forgotten together in one message, at most.
+    pub forget_batch: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_active: 64,
+            max_queue_size: 1024,
+            max_request_queues: u16::MAX,
+            vectors: 0,
+            interrupt_line: false,
+            spins: 0,
+            deadlines: Deadlines::default(),
+            grace: Duration::from_secs(1),
+            silence: Silence::TrustHeader,
+            max_readahead: 1 << 20,
+            offer: Offer::default(),
+            attach: Attach::IfIdle,
+            forget_batch: 64,
+        }
+    }
+}
+
+/// How long each kind of request may take before it is interrupted and, after
+/// the [grace](Config::grace), given up with ETIMEDOUT. `None`: for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Names, attributes, opening and closing.
+    pub metadata: Option<Duration>,
+    /// Reading, writing, copying, allocating.
+    pub data: Option<Duration>,
+    /// Waiting for a lock.
+    pub lock: Option<Duration>,
+    /// Making durable.
+    pub sync: Option<Duration>,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            metadata: Some(Duration::from_secs(30)),
+            data: Some(Duration::from_secs(60)),
+            lock: None,
+            sync: Some(Duration::from_secs(300)),
+        }
+    }
+}
+
+/// Protocol features that depend on the kernel around the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The server keeps POSIX and BSD locks, shared with other guests.
+    pub remote_locks: bool,
+    /// POSIX access control lists are checked here.
+    pub posix_acl: bool,
+    /// Directories where another host file system begins get a device number of
+    /// their own.
+    pub submounts: bool,
+    /// A cache of file data stands above the driver, so that the server's word
+    /// on what to drop matters.
+    pub data_cache: bool,
+}
+
+impl Default for Offer {
+    fn default() -> Self {
+        Self {
+            remote_locks: true,
+            posix_acl: true,
+            submounts: true,
+            data_cache: false,
+        }
+    }
+}
+
+/// What to do with a device that is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// Refuse it (S0-17).
+    IfIdle,
+    /// Reset it and take it, for a kernel that was started by another one.
+    TakeOver,
+}

@@ -1,0 +1,115 @@
+//! What the connection counts. Part of the interface: tests assert on these,
+//! the shell prints them, benchmarks report them.
+
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// A count that only grows. Relaxed: it orders nothing.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// Returns the count so far.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Opcodes are counted one by one below this number.
+const OPCODES: usize = 64;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// The counts of one connection since it was made.
+        #[derive(Debug)]
+        pub struct Counters {
+            requests: [Counter; OPCODES],
+            $($(#[$doc])* pub $name: Counter,)*
+        }
+
+        impl Default for Counters {
+            fn default() -> Self {
+                Self { requests: core::array::from_fn(|_| Counter::default()), $($name: Counter::default(),)* }
+            }
+        }
+
+        impl Counters {
+            /// Calls `each` with the name and value of every count but those by opcode.
+            pub fn for_each(&self, mut each: impl FnMut(&'static str, u64)) {
+                $(each(stringify!($name), self.$name.get());)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// Times a queue of the device was notified.
+    kicks,
+    /// Interrupts that were delivered to the driver.
+    interrupts,
+    /// Times a waiter looked at the ring itself.
+    polls,
+    /// Requests that found their ring full.
+    queue_full,
+    /// Requests that waited for a slot.
+    slot_waits,
+    /// Bytes sent to the server as payload.
+    bytes_sent,
+    /// Bytes received from the server as payload.
+    bytes_received,
+    /// Node ids forgotten, in whatever many messages.
+    forgets,
+    /// INTERRUPT messages sent.
+    interrupts_sent,
+    /// Requests given up by their callers.
+    orphans,
+    /// Requests that passed their deadline.
+    timeouts,
+    /// Replies that were not believed.
+    malformed_replies,
+    /// Times the device was reset while in use.
+    resets,
+    /// Heap allocations for requests too long for their page.
+    long_requests,
+    /// Names found in the dentry cache, positive ones.
+    dentry_hits,
+    /// Names found in the dentry cache as known not to exist.
+    negative_hits,
+    /// Names that had to be looked up.
+    dentry_misses,
+    /// Attributes served from the inode.
+    attr_hits,
+    /// Attributes that had to be fetched.
+    attr_misses,
+    /// Directory reads served from cached entries.
+    dir_hits,
+    /// Symlink targets served from the inode.
+    link_hits,
+    /// Dentries dropped to stay within the bound.
+    dentries_evicted,
+}
+
+impl Counters {
+    /// Counts one request.
+    pub(crate) fn request(&self, opcode: u32) {
+        if let Some(counter) = self.requests.get(opcode as usize) {
+            counter.add(1);
+        }
+    }
+
+    /// Returns how many requests with `opcode` were sent.
+    pub fn requests(&self, opcode: u32) -> u64 {
+        self.requests.get(opcode as usize).map_or(0, Counter::get)
+    }
+
+    /// Returns how many requests were sent in all, forgets and interrupts
+    /// included.
+    pub fn total_requests(&self) -> u64 {
+        self.requests.iter().map(Counter::get).sum()
+    }
+}

@@ -1,0 +1,259 @@
+//! The connection: requests and replies between this kernel and one server.
+//!
+//! It owns the device and its queues, sends INIT, carries requests through the
+//! [in-flight table](pool), and ends: by unmount, abort, or loss of the device.
+//! It knows no names and no paths.
+//!
+//! # The fate of a request
+//!
+//! | fate | what the caller gets | who has the memory |
+//! |---|---|---|
+//! | never sent | ENOTCONN, ECONNREFUSED, ECONNABORTED, EINTR | the caller |
+//! | replied | the reply, or the server's error | the caller |
+//! | given up (killed, deadline) | EINTR, ETIMEDOUT | the connection, until the device returns it |
+//! | lost in a reset | EIO | the caller |
+//!
+//! A request that carries the caller's own buffers cannot be given up while the
+//! device has them; when such a caller is killed, or its deadline passes, the
+//! device is reset.
+//!
+//! # Locks
+//!
+//! In this order, none held while another thread is waited for:
+//! a slot's arguments, the ring of a queue, the line for slots, a slot's waiter,
+//! the list of forgets. Interrupt handlers only ever try them.
+
+mod call;
+mod config;
+mod counters;
+mod forget;
+mod init;
+mod limits;
+mod open;
+mod pool;
+mod queue;
+mod slot;
+mod state;
+mod worker;
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+use core::time::Duration;
+
+pub use config::{Attach, Config, Deadlines, Offer};
+pub use counters::{Counter, Counters};
+pub use init::{FEATURES, Stance};
+pub use limits::Limits;
+pub use open::OpenError;
+pub use pool::Class;
+pub use state::State;
+
+use crate::device::{Transport, config::FsConfig, transport::DeviceStatus};
+use crate::error::{Error, Result};
+use crate::platform::Platform;
+use crate::sync::{SpinLock, SpinRwLock};
+use forget::Forgets;
+use pool::Pool;
+use queue::{Env, Queue};
+use state::StateCell;
+
+/// A session with a server, over one virtio-fs device.
+///
+/// Shared by every mount and inode that belongs to it.
+pub struct Connection<P: Platform> {
+    platform: Arc<P>,
+    transport: Arc<P::Transport>,
+    config: Config,
+    device: FsConfig,
+    state: StateCell,
+    limits: SpinRwLock<Limits>,
+    counters: Counters,
+    pool: Pool<P>,
+    queues: Box<[Queue<P>]>,
+    forgets: Forgets<P>,
+    /// Handles that could not be released at once.
+    releases: SpinLock<Vec<worker::PendingRelease>>,
+    next_unique: AtomicU64,
+}
+
+impl<P: Platform> Connection<P> {
+    /// Returns the kernel that the connection runs in.
+    pub fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// Returns the settings it was opened with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns the device's tag and queues.
+    pub fn device(&self) -> &FsConfig {
+        &self.device
+    }
+
+    /// Returns the device's registers.
+    pub fn transport(&self) -> &P::Transport {
+        &self.transport
+    }
+
+    /// Returns what INIT settled.
+    pub fn limits(&self) -> Limits {
+        *self.limits.read()
+    }
+
+    /// Returns the counts so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Returns where the connection stands.
+    pub fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// Returns how many requests are with the device or being prepared, and how
+    /// many callers wait to send one (S0-11).
+    pub fn load(&self) -> (usize, usize) {
+        self.pool.load(&self.platform)
+    }
+
+    /// Returns the number of request queues in use.
+    pub fn request_queues(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// Returns the size of the first request queue in entries.
+    pub fn queue_size(&self) -> u16 {
+        self.queues[0].with_ring(|ring| ring.size())
+    }
+
+    /// Serves an interrupt. Any context; does not block.
+    ///
+    /// `vector` is the number that [`Config::vectors`] gave a meaning, or
+    /// `None` for the interrupt line, which is acknowledged here. Returns whether
+    /// the device had asked for attention: where a line is shared, false says
+    /// that somebody else did.
+    pub fn interrupt(&self, vector: Option<u16>) -> bool {
+        let (queues, config) = match vector {
+            None => {
+                use crate::device::transport::InterruptStatus as S;
+                let status = self.transport.take_interrupt();
+                if status.is_empty() {
+                    return false;
+                }
+                (true, status.contains(S::DEVICE_CONFIGURATION_INTERRUPT))
+            }
+            Some(vector) => (vector != 0 || self.config.vectors == 1, vector == 0),
+        };
+        self.counters.interrupts.add(1);
+        if queues {
+            for queue in &self.queues {
+                let theirs = open::vector_of(queue.index(), self.config.vectors);
+                if vector.is_none() || vector == theirs {
+                    queue.reap(&self.env());
+                }
+            }
+            self.forgets.reap(self);
+        }
+        if config && self.device_failed() {
+            // Whoever waits finds out, in thread context, and resets the device.
+            for (_, slot) in self.pool.iter().filter(|(_, slot)| slot.is_with_device()) {
+                slot.wake(&self.platform);
+            }
+        }
+        true
+    }
+
+    /// Cuts the connection off: requests with the device are lost, new ones get
+    /// ECONNABORTED. For an administrator, or a kernel that shuts down while a
+    /// server hangs. Blocks for the time of a device reset.
+    pub fn abort(&self) {
+        if self.state.change(State::Ready, State::Aborted)
+            || self.state.change(State::Starting, State::Aborted)
+        {
+            self.stop_device();
+        }
+    }
+
+    /// Returns whether the device says, or shows, that it does not work any more.
+    fn device_failed(&self) -> bool {
+        let status = self.transport.status();
+        status.contains(DeviceStatus::DEVICE_NEEDS_RESET)
+            || is_gone(status)
+            || self.queues.iter().any(Queue::failed)
+    }
+
+    /// Ends the connection because its device failed. Blocks for a reset.
+    fn lose_device(&self, why: &str) {
+        if self.state.change(State::Ready, State::Lost)
+            || self.state.change(State::Starting, State::Lost)
+        {
+            log::error!(
+                "virtio-fs: lost the device with tag {}: {why}",
+                self.device.tag
+            );
+            self.stop_device();
+        }
+    }
+
+    /// Resets the device and takes back everything it had. Afterwards no memory
+    /// is the device's, so every waiter may go.
+    fn stop_device(&self) {
+        self.counters.resets.add(1);
+        if let Err(error) = open::reset(&*self.transport, &*self.platform, self.config.grace) {
+            log::error!("virtio-fs: {error}; going on as if it were gone");
+        }
+        for queue in &self.queues {
+            queue.reset();
+        }
+        self.forgets.reset();
+        for (id, slot) in self.pool.iter() {
+            if slot.is_with_device() && slot.lose(&self.platform) == slot::SlotState::Returned {
+                self.pool.give_back(&self.platform, id);
+            }
+        }
+        self.pool.wake_all(&self.platform);
+    }
+
+    fn env(&self) -> Env<'_, P> {
+        Env {
+            platform: &self.platform,
+            transport: &self.transport,
+            pool: &self.pool,
+            counters: &self.counters,
+        }
+    }
+
+    /// Returns what a new request would get.
+    fn check_state(&self) -> Result<()> {
+        self.state.get().refusal().map_or(Ok(()), Err::<(), Error>)
+    }
+
+    fn now(&self) -> Duration {
+        self.platform.now()
+    }
+
+    fn unique(&self) -> crate::wire::Unique {
+        crate::wire::Unique::nth(self.next_unique.fetch_add(1, Relaxed))
+    }
+}
+
+/// Returns whether a status is all ones: nothing answers at that address any
+/// more.
+fn is_gone(status: DeviceStatus) -> bool {
+    status.bits() & 0xff == 0xff
+}
+
+impl<P: Platform> Drop for Connection<P> {
+    fn drop(&mut self) {
+        // The device must not write into memory that goes away now. Orderly ends
+        // have reset it already; a reset is no request, and bounded.
+        if matches!(self.state(), State::Starting | State::Ready) {
+            self.stop_device();
+        }
+    }
+}

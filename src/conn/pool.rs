@@ -1,0 +1,246 @@
+//! The in-flight table: all slots, and the queue of those who want one.
+//!
+//! The number of slots is the bound on active requests (S0-15). Who finds none
+//! waits in line; nobody overtakes (S0-25), but for requests that must not fail
+//! and must not wait behind others (RELEASE, FLUSH, DESTROY: S4-M34, M40 to
+//! M44), for which the last slots are kept.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::{AcqRel, Relaxed};
+
+use super::slot::{Slot, SlotState};
+use crate::device::dma::OutOfDma;
+use crate::platform::Platform;
+use crate::sync::HandoffLock;
+
+/// Slots that only forced requests may take.
+pub(crate) const RESERVED: u16 = 2;
+
+/// Names a slot; also its token in the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotId(pub(crate) u16);
+
+/// How a request gets its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Waits in line.
+    Normal,
+    /// Somebody's read-ahead or write-back: waits in line, and only so many of
+    /// them are active at once (`max_background` of INIT).
+    Background,
+    /// RELEASE, FLUSH and their like: may take the reserved slots, overtakes, and
+    /// carries no credentials.
+    Forced,
+    /// INIT and DESTROY: as `Forced`, and sent when nothing else may be.
+    Session,
+}
+
+impl Class {
+    /// Returns whether the request must neither fail nor wait behind others.
+    pub(crate) const fn is_forced(self) -> bool {
+        matches!(self, Self::Forced | Self::Session)
+    }
+}
+
+/// All slots of a connection.
+pub(crate) struct Pool<P: Platform> {
+    slots: Box<[Slot<P>]>,
+    /// A bit for each slot that came back without anybody waiting for it.
+    returned: Box<[AtomicU64]>,
+    line: HandoffLock<Line<P>>,
+}
+
+/// Who gets the next slot.
+struct Line<P: Platform> {
+    /// Last in, first out: the hottest memory is used again first (S3-02).
+    free: Vec<u16>,
+    /// Came back with something to clean up, which needs thread context.
+    to_clean: Vec<u16>,
+    next_ticket: u64,
+    waiting: VecDeque<(u64, P::Thread)>,
+    background: u16,
+    max_background: u16,
+}
+
+/// A place in the line.
+pub(crate) struct Ticket(u64);
+
+impl<P: Platform> Pool<P> {
+    /// Allocates `count` slots for callers and the reserved ones.
+    pub(crate) fn new(count: u16, max_segments: u16) -> Result<Self, OutOfDma> {
+        let count = count.max(1) + RESERVED;
+        let slots: Box<[_]> = (0..count)
+            .map(|_| Slot::new(max_segments))
+            .collect::<Result<_, _>>()?;
+        let line = Line {
+            free: (0..count).rev().collect(),
+            to_clean: Vec::with_capacity(count.into()),
+            next_ticket: 0,
+            waiting: VecDeque::with_capacity(count.into()),
+            background: 0,
+            max_background: u16::MAX,
+        };
+        Ok(Self {
+            slots,
+            returned: (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            line: HandoffLock::new(line),
+        })
+    }
+
+    pub(crate) fn slot(&self, id: SlotId) -> &Slot<P> {
+        &self.slots[usize::from(id.0)]
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (SlotId, &Slot<P>)> {
+        self.slots
+            .iter()
+            .enumerate()
+            .map(|(i, slot)| (SlotId(i as u16), slot))
+    }
+
+    /// Returns how many slots are not free, and how many callers wait for one.
+    pub(crate) fn load(&self, platform: &P) -> (usize, usize) {
+        self.with(platform, |line| {
+            (self.slots.len() - line.free.len(), line.waiting.len())
+        })
+    }
+
+    /// Sets how many background requests may be active at once.
+    pub(crate) fn set_max_background(&self, platform: &P, max: u16) {
+        self.with(platform, |line| line.max_background = max.max(1));
+    }
+
+    /// Takes a slot, or a place in the line if it is somebody else's turn.
+    pub(crate) fn take(&self, platform: &P, class: Class) -> Result<SlotId, Ticket> {
+        self.with(platform, |line| {
+            let first = line.waiting.is_empty() || class.is_forced();
+            if let Some(id) = first.then(|| line.grant(class)).flatten() {
+                self.slot(id).set_state(SlotState::Owned);
+                return Ok(id);
+            }
+            let ticket = line.next_ticket;
+            line.next_ticket += 1;
+            if class.is_forced() {
+                line.waiting.push_front((ticket, platform.current_thread()));
+            } else {
+                line.waiting.push_back((ticket, platform.current_thread()));
+            }
+            Err(Ticket(ticket))
+        })
+    }
+
+    /// Takes a slot if it is the ticket's turn.
+    pub(crate) fn redeem(&self, platform: &P, ticket: &Ticket, class: Class) -> Option<SlotId> {
+        self.with(platform, |line| {
+            if line
+                .waiting
+                .front()
+                .is_none_or(|(first, _)| *first != ticket.0)
+            {
+                return None;
+            }
+            let id = line.grant(class)?;
+            line.waiting.pop_front();
+            line.wake_first(platform);
+            self.slot(id).set_state(SlotState::Owned);
+            Some(id)
+        })
+    }
+
+    /// Leaves the line.
+    pub(crate) fn leave(&self, platform: &P, ticket: Ticket) {
+        self.with(platform, |line| {
+            line.waiting.retain(|(t, _)| *t != ticket.0);
+            line.wake_first(platform);
+        });
+    }
+
+    /// Gives a slot back.
+    pub(crate) fn put(&self, platform: &P, id: SlotId, class: Class) {
+        self.slot(id).set_state(SlotState::Free);
+        self.with(platform, |line| {
+            if class == Class::Background {
+                line.background -= 1;
+            }
+            line.free.push(id.0);
+            line.wake_first(platform);
+        });
+    }
+
+    /// Takes back a slot that nobody waits for. Any context.
+    pub(crate) fn give_back(&self, platform: &P, id: SlotId) {
+        self.returned[usize::from(id.0 / 64)].fetch_or(1 << (id.0 % 64), AcqRel);
+        self.line.request(|line| self.collect(line, platform));
+    }
+
+    /// Returns the next slot whose reply must be cleaned up after.
+    pub(crate) fn next_to_clean(&self, platform: &P) -> Option<SlotId> {
+        self.with(platform, |line| line.to_clean.pop().map(SlotId))
+    }
+
+    /// Wakes everybody in the line, to look at the connection's state again.
+    pub(crate) fn wake_all(&self, platform: &P) {
+        self.with(platform, |line| {
+            for (_, thread) in &line.waiting {
+                platform.unpark(thread);
+            }
+        });
+    }
+
+    fn with<R>(&self, platform: &P, section: impl FnOnce(&mut Line<P>) -> R) -> R {
+        self.line.with(section, |line| self.collect(line, platform))
+    }
+
+    /// Sorts what came back. Allocates nothing: both lists hold all slots.
+    fn collect(&self, line: &mut Line<P>, platform: &P) {
+        for (word, bits) in self.returned.iter().enumerate() {
+            if bits.load(Relaxed) == 0 {
+                continue;
+            }
+            let mut bits = bits.swap(0, AcqRel);
+            while bits != 0 {
+                let id = (word * 64) as u16 + bits.trailing_zeros() as u16;
+                bits &= bits - 1;
+                let slot = self.slot(SlotId(id));
+                if slot.cleanup() == super::slot::Cleanup::None {
+                    slot.set_state(SlotState::Free);
+                    line.free.push(id);
+                } else {
+                    line.to_clean.push(id);
+                }
+            }
+        }
+        line.wake_first(platform);
+    }
+}
+
+impl<P: Platform> Line<P> {
+    fn grant(&mut self, class: Class) -> Option<SlotId> {
+        let keep = if class.is_forced() {
+            0
+        } else {
+            usize::from(RESERVED)
+        };
+        if self.free.len() <= keep {
+            return None;
+        }
+        if class == Class::Background {
+            if self.background >= self.max_background {
+                return None;
+            }
+            self.background += 1;
+        }
+        self.free.pop().map(SlotId)
+    }
+
+    fn wake_first(&self, platform: &P) {
+        if !self.free.is_empty()
+            && let Some((_, thread)) = self.waiting.front()
+        {
+            platform.unpark(thread);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! One virtqueue with those who wait for room in it.
+
+use alloc::collections::VecDeque;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use super::counters::Counters;
+use super::pool::{Pool, SlotId};
+use super::slot::SlotState;
+use crate::device::Transport;
+use crate::device::dma::OutOfDma;
+use crate::device::ring::{Ring, RingError, RingFeatures, RingFull};
+use crate::platform::Platform;
+use crate::sync::HandoffLock;
+
+/// A request queue.
+pub(crate) struct Queue<P: Platform> {
+    index: u16,
+    ring: HandoffLock<State<P>>,
+    /// The device broke the ring's rules, or is gone.
+    failed: AtomicBool,
+}
+
+struct State<P: Platform> {
+    ring: Ring<P::Hal>,
+    /// Slots for which the ring had no room, in order (a full ring is normal).
+    parked: VecDeque<SlotId>,
+    error: Option<RingError>,
+    /// A kick is owed to the device.
+    kick: bool,
+}
+
+impl<P: Platform> Queue<P> {
+    pub(crate) fn new(
+        index: u16,
+        size: u16,
+        features: RingFeatures,
+        slots: usize,
+    ) -> Result<Self, OutOfDma> {
+        let state = State {
+            ring: Ring::new(size, features)?,
+            parked: VecDeque::with_capacity(slots),
+            error: None,
+            kick: false,
+        };
+        Ok(Self {
+            index,
+            ring: HandoffLock::new(state),
+            failed: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns the queue's number on the device.
+    pub(crate) const fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Runs `f` on the ring itself, for setting up and resetting.
+    pub(crate) fn with_ring<R>(&self, f: impl FnOnce(&mut Ring<P::Hal>) -> R) -> R {
+        self.ring.with(|state| f(&mut state.ring), |_| ())
+    }
+
+    /// Returns whether the device broke this queue.
+    pub(crate) fn failed(&self) -> bool {
+        self.failed.load(Acquire)
+    }
+
+    /// Gives the slot's request to the device, now or as soon as there is room.
+    /// Thread context. Does not block.
+    pub(crate) fn submit(&self, id: SlotId, env: &Env<'_, P>) {
+        let kick = self.ring.with(
+            |state| {
+                if !state.parked.is_empty() || state.add(id, env.pool).is_err() {
+                    env.counters.queue_full.add(1);
+                    state.parked.push_back(id);
+                }
+                state.ring.publish() | core::mem::take(&mut state.kick)
+            },
+            |state| self.drain(state, env),
+        );
+        if kick {
+            self.kick(env);
+        }
+    }
+
+    /// Takes what the device is done with. Any context; if the ring is in use,
+    /// its user does it.
+    pub(crate) fn reap(&self, env: &Env<'_, P>) {
+        let mut kick = false;
+        self.ring.request(|state| {
+            self.drain(state, env);
+            kick |= core::mem::take(&mut state.kick);
+        });
+        if kick {
+            self.kick(env);
+        }
+    }
+
+    fn kick(&self, env: &Env<'_, P>) {
+        env.counters.kicks.add(1);
+        env.transport.notify(self.index);
+    }
+
+    fn drain(&self, state: &mut State<P>, env: &Env<'_, P>) {
+        loop {
+            match state.ring.pop() {
+                Ok(Some(used)) => {
+                    let id = SlotId(used.token);
+                    if env.pool.slot(id).complete(used.written, env.platform) == SlotState::Returned
+                    {
+                        env.pool.give_back(env.platform, id);
+                    }
+                }
+                Ok(None) => {
+                    if !state.ring.interrupts_enabled() || !state.ring.enable_interrupts() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    if state.error.replace(error).is_none() {
+                        log::error!(
+                            "virtio-fs: queue {}: {error}; the device needs a reset",
+                            self.index
+                        );
+                    }
+                    self.failed.store(true, Release);
+                    return;
+                }
+            }
+        }
+        while let Some(&id) = state.parked.front() {
+            if state.add(id, env.pool).is_err() {
+                break;
+            }
+            state.parked.pop_front();
+        }
+        state.kick |= state.ring.publish();
+    }
+
+    /// Turns interrupts on or off.
+    pub(crate) fn set_interrupts(&self, on: bool, env: &Env<'_, P>) {
+        let missed = self.with_ring(|ring| {
+            if on {
+                return ring.enable_interrupts();
+            }
+            ring.disable_interrupts();
+            false
+        });
+        if missed {
+            self.reap(env);
+        }
+    }
+
+    /// Empties the queue after the device was reset.
+    pub(crate) fn reset(&self) {
+        self.ring.with(
+            |state| {
+                state.ring.reset();
+                state.parked.clear();
+                state.error = None;
+                state.kick = false;
+            },
+            |_| (),
+        );
+        self.failed.store(false, Relaxed);
+    }
+}
+
+impl<P: Platform> State<P> {
+    fn add(&mut self, id: SlotId, pool: &Pool<P>) -> Result<(), RingFull> {
+        let slot = pool.slot(id);
+        self.ring
+            .add(id.0, &slot.table, slot.segments.load(Relaxed))
+    }
+}
+
+/// What a queue works with.
+pub(crate) struct Env<'a, P: Platform> {
+    pub(crate) platform: &'a P,
+    pub(crate) transport: &'a P::Transport,
+    pub(crate) pool: &'a Pool<P>,
+    pub(crate) counters: &'a Counters,
+}

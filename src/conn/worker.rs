@@ -1,0 +1,161 @@
+//! Work that belongs to no caller.
+
+use core::sync::atomic::Ordering::Relaxed;
+use core::time::Duration;
+
+use super::pool::{Class, SlotId};
+use super::slot::Cleanup;
+use super::{Connection, State};
+use crate::platform::Platform;
+use crate::wire::{
+    Create, FileHandle, Found, LockOwner, Lookup, NodeId, Open, OpenFlags, Release, ReleaseFlags,
+    Releasedir, Request,
+};
+
+impl<P: Platform> Connection<P> {
+    /// Does what is due, without blocking for longer than a request takes:
+    /// sends forgets, cleans up after requests that were given up, looks after
+    /// the device. Returns when it wants to be called again, at the latest.
+    ///
+    /// The driver starts no thread. A kernel that has some runs this in one; a
+    /// kernel that has none loses nothing but promptness, for other calls do the
+    /// same work as they come by.
+    pub fn work(&self) -> Option<Duration> {
+        if self.state() != State::Ready {
+            return None;
+        }
+        self.poll();
+        self.tidy();
+        self.forgets.flush_old(self);
+        if self.device_failed() {
+            self.lose_device("it needs a reset");
+        }
+        let idle = self.now() + Duration::from_millis(500);
+        Some(self.forgets.due().map_or(idle, |due| due.min(idle)))
+    }
+
+    /// Runs [`work`](Self::work) until the connection ends. For a thread of the
+    /// kernel's. Blocks.
+    pub fn run_worker(&self) {
+        while let Some(next) = self.work() {
+            self.platform.park(Some(next));
+        }
+    }
+
+    /// Cleans up after replies that nobody took, and sends old forgets.
+    pub(super) fn tidy(&self) {
+        while let Some(id) = self.pool.next_to_clean(&self.platform) {
+            self.clean_up(id);
+        }
+        self.send_releases();
+        self.forgets.flush_old(self);
+    }
+
+    /// Hands back what an abandoned reply handed out.
+    fn clean_up(&self, id: SlotId) {
+        let slot = self.pool.slot(id);
+        let cleanup = slot.cleanup();
+        let node = NodeId::new(slot.node.load(Relaxed));
+        let (mut forget, mut release) = (None, None);
+        match cleanup {
+            Cleanup::None => {}
+            Cleanup::Entry => {
+                if let Ok(Found::Entry(entry)) =
+                    self.read_reply::<Lookup<'_>>(slot, Lookup::REPLY.fixed_area())
+                {
+                    forget = Some(entry.node);
+                }
+            }
+            Cleanup::Open | Cleanup::OpenDir => {
+                if let Ok(opened) = self.read_reply::<Open>(slot, Open::REPLY.fixed_area()) {
+                    release = node.map(|node| (node, opened.fh));
+                }
+            }
+            Cleanup::EntryOpen => {
+                if let Ok(created) = self.read_reply::<Create<'_>>(slot, Create::REPLY.fixed_area())
+                {
+                    forget = Some(created.entry.node);
+                    release = Some((created.entry.node, created.open.fh));
+                }
+            }
+        }
+        self.pool.put(&self.platform, id, Class::Normal);
+        if let Some((node, fh)) = release {
+            match cleanup {
+                Cleanup::OpenDir => self.release_dir(node, fh, OpenFlags::empty()),
+                _ => self.release(node, fh, OpenFlags::empty()),
+            }
+        }
+        if let Some(node) = forget {
+            self.forget(node, 1);
+        }
+    }
+
+    /// Has the server close a file. Does not block: without a free slot it goes
+    /// out later. Nobody waits for the reply (S1-18).
+    pub fn release(&self, node: NodeId, fh: FileHandle, flags: OpenFlags) {
+        self.release_soon(PendingRelease {
+            node,
+            fh,
+            flags,
+            dir: false,
+        });
+    }
+
+    /// As [`release`](Self::release), for a directory.
+    pub fn release_dir(&self, node: NodeId, fh: FileHandle, flags: OpenFlags) {
+        self.release_soon(PendingRelease {
+            node,
+            fh,
+            flags,
+            dir: true,
+        });
+    }
+
+    fn release_soon(&self, release: PendingRelease) {
+        if self.check_state().is_err() || self.post_release(&release) {
+            return;
+        }
+        self.releases.lock().push(release);
+    }
+
+    fn post_release(&self, release: &PendingRelease) -> bool {
+        let &PendingRelease {
+            node,
+            fh,
+            flags,
+            dir,
+        } = release;
+        if dir {
+            return self.post(&Releasedir { node, fh, flags });
+        }
+        let none = ReleaseFlags::empty();
+        self.post(&Release {
+            node,
+            fh,
+            flags,
+            release: none,
+            lock_owner: LockOwner(0),
+        })
+    }
+
+    fn send_releases(&self) {
+        loop {
+            let Some(release) = self.releases.lock().pop() else {
+                return;
+            };
+            if !self.post_release(&release) {
+                self.releases.lock().push(release);
+                return;
+            }
+        }
+    }
+}
+
+/// A handle that the server should close.
+pub(super) struct PendingRelease {
+    node: NodeId,
+    fh: FileHandle,
+    flags: OpenFlags,
+    dir: bool,
+}

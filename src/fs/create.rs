@@ -1,0 +1,304 @@
+//! Making files, directories and links.
+
+use alloc::sync::Arc;
+
+use super::attr::Stale;
+use super::filesystem::Asked;
+use super::handle::{Handle, Opened};
+use super::{File, Inode};
+use crate::conn::Class;
+use crate::device::Data;
+use crate::errno::Errno;
+use crate::error::{Error, Result};
+use crate::platform::Platform;
+use crate::wire::{
+    Create, Entry, Extensions, FileType, InitFlags, Link, Mkdir, Mknod, Mode, Name, Opcode,
+    OpenFlags, Rdev, Request, Symlink, Target, Tmpfile,
+};
+
+impl<P: Platform> Inode<P> {
+    /// Makes a regular file and opens it. Blocks.
+    ///
+    /// Always exclusive: the server might open an existing file with more rights
+    /// than the caller has. Who does not mind an existing file looks it up first,
+    /// and again on EEXIST.
+    ///
+    /// # Errors
+    ///
+    /// EEXIST, EACCES, ENOTDIR, EROFS, and the server's.
+    pub fn create(
+        self: &Arc<Self>,
+        name: &[u8],
+        flags: OpenFlags,
+        permissions: u32,
+    ) -> Result<Arc<File<P>>> {
+        let name = self.new_name(name)?;
+        let fs = &self.fs;
+        let (permissions, umask) = self.masked(permissions);
+        let request = Create {
+            parent: self.node,
+            name,
+            flags: (flags | OpenFlags::CREAT | OpenFlags::EXCL)
+                .for_create()
+                .difference(OpenFlags::TRUNC),
+            mode: Mode::new(FileType::Regular, permissions).bits(),
+            umask,
+            set_ids: crate::wire::SetIds::Keep,
+            extensions: self.extensions(),
+        };
+        let asked = fs.ask_now();
+        match fs.lacking.unless(Opcode::Create, || fs.conn.ask(&request)) {
+            Some(Ok(created)) => {
+                let inode = self.adopt(name, &created.entry, asked);
+                let kept = flags.difference(OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NOCTTY);
+                let (node, fh) = (created.entry.node, created.open.fh);
+                let inode = inode.inspect_err(|_| fs.conn.release(node, fh, kept))?;
+                if inode.file_type() != FileType::Regular {
+                    fs.conn.release(node, fh, kept);
+                    return Err(Error::protocol());
+                }
+                let handle = Handle::new(inode, fh, kept, created.open.flags, Opened::File);
+                Ok(File::new(handle, flags))
+            }
+            Some(Err(error)) => Err(self.creation_failed(name, error)),
+            None => {
+                let inode = self.mknod_named(
+                    name,
+                    Mode::new(FileType::Regular, permissions),
+                    Rdev(0),
+                    umask,
+                )?;
+                inode.open_unchecked(flags.difference(OpenFlags::TRUNC))
+            }
+        }
+    }
+
+    /// Makes a regular file without a name and opens it. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// EOPNOTSUPP where the server cannot, and as [`create`](Self::create).
+    pub fn tmpfile(self: &Arc<Self>, flags: OpenFlags, permissions: u32) -> Result<Arc<File<P>>> {
+        self.may_create()?;
+        if !flags.writable() {
+            return Err(Error::caller(Errno::EINVAL));
+        }
+        let fs = &self.fs;
+        let (permissions, umask) = self.masked(permissions);
+        let request = Tmpfile {
+            parent: self.node,
+            name: Name::new(b"tmpfile")?,
+            flags: flags.for_open(),
+            mode: Mode::new(FileType::Regular, permissions).bits(),
+            umask,
+            extensions: self.extensions(),
+        };
+        let asked = fs.ask_now();
+        let created = fs
+            .lacking
+            .unless(Opcode::Tmpfile, || fs.conn.ask(&request))
+            .unwrap_or(Err(Error::caller(Errno::EOPNOTSUPP)))?;
+        let (node, fh) = (created.entry.node, created.open.fh);
+        let release = |_: &Error| fs.conn.release(node, fh, flags);
+        let inode = fs
+            .accept(&created.entry, asked, self.device(), None)
+            .inspect_err(release)?;
+        Ok(File::new(
+            Handle::new(inode, fh, flags, created.open.flags, Opened::File),
+            flags,
+        ))
+    }
+
+    /// Makes a directory. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create); EMLINK.
+    pub fn mkdir(self: &Arc<Self>, name: &[u8], permissions: u32) -> Result<Arc<Self>> {
+        let name = self.new_name(name)?;
+        let (mode, umask) = self.masked(permissions);
+        let extensions = self.extensions();
+        let request = Mkdir {
+            parent: self.node,
+            name,
+            mode,
+            umask,
+            extensions,
+        };
+        self.make(name, FileType::Directory, &request)
+    }
+
+    /// Makes a file of any type but directory and symbolic link. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// EPERM for device nodes without the capability, EINVAL for a directory or
+    /// symbolic link, and as [`create`](Self::create).
+    pub fn mknod(self: &Arc<Self>, name: &[u8], mode: Mode, rdev: Rdev) -> Result<Arc<Self>> {
+        use crate::platform::Capabilities;
+        let name = self.new_name(name)?;
+        match mode.file_type() {
+            FileType::Directory | FileType::Symlink => return Err(Error::caller(Errno::EINVAL)),
+            FileType::CharDevice | FileType::BlockDevice
+                if !self.fs.caller().capabilities.contains(Capabilities::MKNOD) =>
+            {
+                return Err(Error::caller(Errno::EPERM));
+            }
+            _ => {}
+        }
+        let (permissions, umask) = self.masked(mode.permissions());
+        self.mknod_named(name, mode.with_permissions(permissions), rdev, umask)
+    }
+
+    fn mknod_named(
+        self: &Arc<Self>,
+        name: &Name,
+        mode: Mode,
+        rdev: Rdev,
+        umask: u32,
+    ) -> Result<Arc<Self>> {
+        let request = Mknod {
+            parent: self.node,
+            name,
+            mode,
+            rdev,
+            umask,
+            extensions: self.extensions(),
+        };
+        self.make(name, mode.file_type(), &request)
+    }
+
+    /// Makes a symbolic link to `target`, which may be any bytes without NUL.
+    /// Blocks.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT for an empty target, ENAMETOOLONG, and as [`create`](Self::create).
+    pub fn symlink(self: &Arc<Self>, name: &[u8], target: &[u8]) -> Result<Arc<Self>> {
+        let name = self.new_name(name)?;
+        let target = Target::new(target).map_err(|error| match error {
+            crate::wire::NameError::Empty => Error::caller(Errno::ENOENT),
+            error => error.into(),
+        })?;
+        let request = Symlink {
+            parent: self.node,
+            name,
+            target,
+            extensions: self.extensions(),
+        };
+        self.make(name, FileType::Symlink, &request)
+    }
+
+    /// Gives `inode` one more name in this directory. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// EPERM for a directory or where the server has no links, EXDEV for another
+    /// file system, EMLINK, and as [`create`](Self::create).
+    pub fn link(self: &Arc<Self>, name: &[u8], inode: &Arc<Self>) -> Result<()> {
+        let name = self.new_name(name)?;
+        inode.check()?;
+        if inode.is_dir() {
+            return Err(Error::caller(Errno::EPERM));
+        }
+        if !Arc::ptr_eq(&self.fs, &inode.fs) || self.device() != inode.device() {
+            return Err(Error::caller(Errno::EXDEV));
+        }
+        let request = Link {
+            node: inode.node,
+            new_parent: self.node,
+            new_name: name,
+        };
+        let asked = self.fs.ask_now();
+        let reply = self
+            .fs
+            .lacking
+            .unless(Opcode::Link, || self.fs.conn.ask(&request))
+            .unwrap_or(Err(Error::caller(Errno::EPERM)));
+        let entry = reply.map_err(|error| self.creation_failed(name, error))?;
+        // The reply counts a lookup of an inode that we have.
+        let linked = self.adopt(name, &entry, asked)?;
+        if !Arc::ptr_eq(&linked, inode) {
+            inode.attr_changed(Stale::LINKED);
+        }
+        Ok(())
+    }
+
+    /// Checks that the caller may make `name` here.
+    fn new_name<'a>(&self, name: &'a [u8]) -> Result<&'a Name> {
+        self.may_create()?;
+        self.name(name)
+    }
+
+    /// Sends a request that makes a name and takes the new inode.
+    fn make<R: Request<Reply = Entry>>(
+        self: &Arc<Self>,
+        name: &Name,
+        kind: FileType,
+        request: &R,
+    ) -> Result<Arc<Self>> {
+        let asked = self.fs.ask_now();
+        let reply = self.fs.conn.call(request, Data::None, Class::Normal);
+        let entry = reply.map_err(|error| self.creation_failed(name, error))?;
+        let inode = self.adopt(name, &entry, asked)?;
+        if inode.file_type() == kind {
+            Ok(inode)
+        } else {
+            Err(Error::protocol())
+        }
+    }
+
+    /// Takes the inode of a name that was just made here.
+    fn adopt(self: &Arc<Self>, name: &Name, entry: &Entry, asked: Asked) -> Result<Arc<Self>> {
+        self.names_changed();
+        let place = self.place_of(name);
+        let inode = self
+            .fs
+            .accept(entry, asked, self.device(), Some(&place))
+            .inspect_err(|_| {
+                self.fs.forget_name(self, name);
+            })?;
+        self.fs.remember(
+            place,
+            Some(inode.clone()),
+            self.fs.options.cache.ttl(entry.entry_valid),
+        );
+        Ok(inode)
+    }
+
+    /// After a failure what the name stands for is not known any more.
+    fn creation_failed(&self, name: &Name, error: Error) -> Error {
+        if error.errno() == Errno::EEXIST || error.origin() != crate::error::Origin::Server {
+            self.fs.forget_name(self, name);
+        }
+        self.note_stale(error);
+        error
+    }
+
+    /// Returns the permissions to ask for, and the umask to send: who applies it
+    /// was settled by INIT.
+    fn masked(&self, permissions: u32) -> (u32, u32) {
+        let umask = self.fs.caller().umask & 0o777;
+        let permissions = permissions & 0o7777;
+        if self.fs.conn.limits().has(InitFlags::DONT_MASK) {
+            (permissions, umask)
+        } else {
+            (permissions & !umask, umask)
+        }
+    }
+
+    /// Tells the server the one supplementary group that can matter: that of the
+    /// directory, if the caller is a member and has another primary one.
+    fn extensions(&self) -> Extensions<'static> {
+        if !self.fs.conn.limits().has(InitFlags::CREATE_SUPP_GROUP) {
+            return Extensions::NONE;
+        }
+        let gid = self.last_attr().gid;
+        let group =
+            (self.fs.caller().gid != gid && self.fs.platform().in_group(gid)).then_some(gid);
+        Extensions {
+            group,
+            ..Extensions::NONE
+        }
+    }
+}

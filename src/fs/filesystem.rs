@@ -1,0 +1,246 @@
+//! What all mounts over one connection share.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use core::time::Duration;
+
+use super::Inode;
+use super::attr::AttrCache;
+use super::dentry::DentryCache;
+use super::inode::Place;
+use super::nosys::Lacking;
+use super::options::MountOptions;
+use super::table::InodeTable;
+use crate::conn::{Connection, Counters};
+use crate::errno::Errno;
+use crate::error::{Error, Result};
+use crate::platform::{Caller, Platform};
+use crate::sync::SpinLock;
+use crate::wire::{Attr, AttrFlags, Entry, InitFlags, Name, NodeId};
+
+/// The inodes and names of one connection.
+pub struct FileSystem<P: Platform> {
+    pub(super) conn: Arc<Connection<P>>,
+    pub(super) options: MountOptions,
+    pub(super) inodes: InodeTable<P>,
+    pub(super) dentries: DentryCache<P>,
+    pub(super) lacking: Lacking,
+    /// Orders attributes by when they were asked for (S0-04): each change made
+    /// here takes the next number, and a reply to an older question is not
+    /// believed.
+    attr_version: AtomicU64,
+    /// The number for the next submount.
+    next_device: AtomicU64,
+    /// Roots of submounts, for SYNCFS.
+    submounts: SpinLock<Vec<NodeId>>,
+}
+
+/// When a question was asked, to be compared with what changed meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked(pub(super) u64);
+
+impl<P: Platform> FileSystem<P> {
+    pub(super) fn new(conn: Arc<Connection<P>>, options: MountOptions) -> Self {
+        let seed = conn.platform().now().as_nanos() as u64;
+        Self {
+            dentries: DentryCache::new(options.max_dentries, seed),
+            inodes: InodeTable::new(seed ^ 0x5bd1_e995),
+            next_device: AtomicU64::new(options.device + 1),
+            conn,
+            options,
+            lacking: Lacking::default(),
+            attr_version: AtomicU64::new(1),
+            submounts: SpinLock::new(Vec::new()),
+        }
+    }
+
+    /// Returns the connection.
+    pub fn connection(&self) -> &Arc<Connection<P>> {
+        &self.conn
+    }
+
+    /// Returns the settings.
+    pub fn options(&self) -> &MountOptions {
+        &self.options
+    }
+
+    /// Returns the number of inodes in memory.
+    pub fn inode_count(&self) -> usize {
+        self.inodes.len()
+    }
+
+    /// Returns the number of names in the cache, absent ones included.
+    pub fn dentry_count(&self) -> usize {
+        self.dentries.len()
+    }
+
+    /// Calls `each` with every inode in memory and the number of lookups that
+    /// the server should count for it: what an audit compares with the server's
+    /// view. Allocates.
+    pub fn audit(&self, mut each: impl FnMut(NodeId, u64)) {
+        self.inodes
+            .for_each(|inode| each(inode.node, inode.lookups()));
+    }
+
+    /// Drops up to `count` names that were not used lately, and with them their
+    /// inodes: for a kernel short of memory. Returns how many went. Sends
+    /// nothing but forgets.
+    pub fn shrink(&self, count: usize) -> usize {
+        self.dentries.shrink(count)
+    }
+
+    pub(super) fn platform(&self) -> &P {
+        self.conn.platform()
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        self.conn.counters()
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.platform().now()
+    }
+
+    pub(super) fn caller(&self) -> Caller {
+        self.platform().caller()
+    }
+
+    /// To be called before asking for attributes.
+    pub(super) fn ask_now(&self) -> Asked {
+        Asked(self.attr_version.load(Acquire))
+    }
+
+    /// Returns the number of a change that is made now.
+    pub(super) fn next_version(&self) -> u64 {
+        self.attr_version.fetch_add(1, AcqRel) + 1
+    }
+
+    /// Until when attributes are valid that the server gave this lifetime.
+    pub(super) fn attr_until(&self, ttl: Duration) -> Duration {
+        self.now().saturating_add(self.options.cache.ttl(ttl))
+    }
+
+    /// Refuses changes on a read-only mount.
+    pub(super) fn check_writable(&self) -> Result<()> {
+        if self.options.read_only {
+            Err(Error::caller(Errno::EROFS))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Takes the inode that an entry names, making it if it is new. From here on
+    /// the entry's lookup is accounted for, whatever comes out.
+    ///
+    /// # Errors
+    ///
+    /// EIO if its attributes make no sense, ENOMEM.
+    pub(super) fn accept(
+        self: &Arc<Self>,
+        entry: &Entry,
+        asked: Asked,
+        device: u64,
+        place: Option<&Arc<Place<P>>>,
+    ) -> Result<Arc<Inode<P>>> {
+        let attr = match entry.attr {
+            Ok(attr) => attr,
+            Err(why) => {
+                self.counters().malformed_replies.add(1);
+                log::error!("virtio-fs: bad attributes of node {}: {why}", entry.node);
+                self.conn.forget(entry.node, 1);
+                return Err(Error::protocol());
+            }
+        };
+        let until = self.attr_until(entry.attr_valid);
+        let kind = attr.mode.file_type();
+        let same = |inode: &Inode<P>| {
+            inode.generation == entry.generation && inode.file_type() == kind && !inode.is_bad()
+        };
+        let inode = match self.inodes.get(entry.node).filter(|inode| same(inode)) {
+            Some(inode) => inode,
+            None => self.make_inode(entry, attr, until, asked, device, same)?,
+        };
+        inode.count_lookup();
+        inode.apply_attr(attr, until, asked);
+        if let Some(place) = place
+            && (inode.is_dir() || inode.place().is_none())
+        {
+            drop(inode.set_place(Some(place.clone())));
+        }
+        Ok(inode)
+    }
+
+    fn make_inode(
+        self: &Arc<Self>,
+        entry: &Entry,
+        attr: Attr,
+        until: Duration,
+        asked: Asked,
+        parent_device: u64,
+        same: impl Fn(&Inode<P>) -> bool,
+    ) -> Result<Arc<Inode<P>>> {
+        if let Err(error) = self.conn.reserve_forget() {
+            self.conn.forget(entry.node, 1);
+            return Err(error);
+        }
+        let device = self.device_of(entry.node, &attr, parent_device);
+        let cache = AttrCache::new(attr, until, asked);
+        let inode = Arc::new(Inode::new(
+            self.clone(),
+            entry.node,
+            entry.generation,
+            device,
+            cache,
+        ));
+        let (inode, old) = self.inodes.insert(inode, same);
+        if let Some(old) = old {
+            // Another file has its node id now (S4-M01): its users keep what they
+            // have, and get errors.
+            old.mark_bad("its node id was given to another file");
+        }
+        Ok(inode)
+    }
+
+    /// Returns the device number of a new inode: its directory's, or one of its
+    /// own where another host file system begins (S4-M05).
+    fn device_of(&self, node: NodeId, attr: &Attr, parent_device: u64) -> u64 {
+        let begins = attr.flags.contains(AttrFlags::SUBMOUNT)
+            && attr.mode.is_dir()
+            && self.conn.limits().has(InitFlags::SUBMOUNTS);
+        if !begins {
+            return parent_device;
+        }
+        self.submounts.lock().push(node);
+        self.next_device.fetch_add(1, Relaxed)
+    }
+
+    /// Returns the roots of all submounts that were seen.
+    pub(super) fn submounts(&self) -> Vec<NodeId> {
+        self.submounts.lock().clone()
+    }
+
+    /// Remembers that `place` stands for `inode`, or for no file, for `ttl`.
+    pub(super) fn remember(
+        &self,
+        place: Arc<Place<P>>,
+        inode: Option<Arc<Inode<P>>>,
+        ttl: Duration,
+    ) {
+        if ttl.is_zero() {
+            // Not worth keeping only to be asked for again (S4-M22).
+            drop(self.dentries.remove(&place.parent, &place.name));
+            return;
+        }
+        let until = self.now().saturating_add(ttl);
+        if self.dentries.insert(place, inode, until).any() {
+            self.counters().dentries_evicted.add(1);
+        }
+    }
+
+    /// Forgets what a name stands for.
+    pub(super) fn forget_name(&self, parent: &Inode<P>, name: &Name) {
+        drop(self.dentries.remove(parent, name));
+    }
+}

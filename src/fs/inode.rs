@@ -1,0 +1,246 @@
+//! A file that the server named to us.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+
+use super::FileSystem;
+use super::attr::AttrCache;
+use super::dir::DirCache;
+use super::handle::SharedHandles;
+use crate::errno::Errno;
+use crate::error::{Error, Origin, Result};
+use crate::platform::Platform;
+use crate::sync::{SpinLock, SpinRwLock};
+use crate::wire::{FileType, Generation, NameBuf, NodeId};
+
+/// An inode: identity, attributes, and what is cached with it.
+///
+/// Its identity, node id and generation, never changes, and neither does its
+/// type: a server that answers otherwise has another file in its place, and gets
+/// a new inode (S4-M01).
+pub struct Inode<P: Platform> {
+    pub(super) fs: Arc<FileSystem<P>>,
+    pub(super) node: NodeId,
+    pub(super) generation: Generation,
+    kind: FileType,
+    flags: AtomicU8,
+    /// Counts changes of the names in this directory, made here. A lookup that
+    /// was under way meanwhile must not be remembered.
+    names: AtomicU32,
+    device: u64,
+    /// What the server counts of us: given back when the inode goes.
+    lookups: AtomicU64,
+    pub(super) attr: SpinRwLock<AttrCache>,
+    place: SpinLock<Option<Arc<Place<P>>>>,
+    pub(super) extra: SpinLock<Option<Box<Extra<P>>>>,
+}
+
+/// Where an inode was last seen: a name in a directory. What a path to it is
+/// made of, for `..`, getcwd, and finding it again.
+pub(super) struct Place<P: Platform> {
+    pub(super) parent: Arc<Inode<P>>,
+    pub(super) name: NameBuf,
+}
+
+/// Parts that few inodes have.
+pub(super) struct Extra<P: Platform> {
+    /// Target of a symbolic link.
+    pub(super) target: Option<Arc<[u8]>>,
+    /// Entries of a directory.
+    pub(super) dir: Option<Arc<DirCache>>,
+    /// Handles that opens share.
+    pub(super) handles: SharedHandles<P>,
+}
+
+impl<P: Platform> Default for Extra<P> {
+    fn default() -> Self {
+        Self {
+            target: None,
+            dir: None,
+            handles: SharedHandles::default(),
+        }
+    }
+}
+
+/// The server contradicted itself about this inode.
+const BAD: u8 = 1 << 0;
+/// Somebody looks up names of this directory: READDIRPLUS pays.
+const WANTS_PLUS: u8 = 1 << 1;
+/// Something was changed here that no fsync has followed.
+const UNSYNCED: u8 = 1 << 2;
+
+impl<P: Platform> Inode<P> {
+    pub(super) fn new(
+        fs: Arc<FileSystem<P>>,
+        node: NodeId,
+        generation: Generation,
+        device: u64,
+        attr: AttrCache,
+    ) -> Self {
+        Self {
+            fs,
+            node,
+            generation,
+            kind: attr.attr.mode.file_type(),
+            flags: AtomicU8::new(0),
+            names: AtomicU32::new(0),
+            device,
+            lookups: AtomicU64::new(0),
+            attr: SpinRwLock::new(attr),
+            place: SpinLock::new(None),
+            extra: SpinLock::new(None),
+        }
+    }
+
+    /// Returns the server's name for the inode.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Returns which of the files that had this node id it is.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Returns its type. It never changes.
+    pub fn file_type(&self) -> FileType {
+        self.kind
+    }
+
+    /// Returns whether it is a directory.
+    pub fn is_dir(&self) -> bool {
+        self.kind == FileType::Directory
+    }
+
+    /// Returns the number of its file system, for `st_dev`. Submounts have
+    /// numbers of their own.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// Returns the file system that it belongs to.
+    pub fn file_system(&self) -> &Arc<FileSystem<P>> {
+        &self.fs
+    }
+
+    /// Refuses a bad inode. To be called at the start of every operation.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.flags.load(Relaxed) & BAD == 0 {
+            Ok(())
+        } else {
+            Err(Error::new(Errno::EIO, Origin::Protocol))
+        }
+    }
+
+    /// Refuses what is not a directory, or bad.
+    pub(super) fn check_dir(&self) -> Result<()> {
+        self.check()?;
+        if self.is_dir() {
+            Ok(())
+        } else {
+            Err(Error::caller(Errno::ENOTDIR))
+        }
+    }
+
+    /// Marks the inode bad: the server's word on it cannot be relied on. Its
+    /// users keep it, and get EIO.
+    pub(super) fn mark_bad(&self, why: &str) {
+        if self.flags.fetch_or(BAD, AcqRel) & BAD == 0 {
+            log::error!("virtio-fs: inode {} is bad: {why}", self.node);
+        }
+    }
+
+    pub(super) fn is_bad(&self) -> bool {
+        self.flags.load(Acquire) & BAD != 0
+    }
+
+    /// Notes that a name of this directory was asked for.
+    pub(super) fn advise_plus(&self) {
+        if self.flags.load(Relaxed) & WANTS_PLUS == 0 {
+            self.flags.fetch_or(WANTS_PLUS, Relaxed);
+        }
+    }
+
+    /// Returns whether one was since the last time.
+    pub(super) fn take_plus_advice(&self) -> bool {
+        self.flags.fetch_and(!WANTS_PLUS, Relaxed) & WANTS_PLUS != 0
+    }
+
+    /// Notes a change that fsync must make durable.
+    pub(super) fn set_unsynced(&self) {
+        if self.flags.load(Relaxed) & UNSYNCED == 0 {
+            self.flags.fetch_or(UNSYNCED, Relaxed);
+        }
+    }
+
+    /// Returns whether there was one, and that it is being taken care of.
+    pub(super) fn take_unsynced(&self) -> bool {
+        self.flags.fetch_and(!UNSYNCED, AcqRel) & UNSYNCED != 0
+    }
+
+    /// Returns a number that changes with the names in this directory.
+    pub(super) fn names_version(&self) -> u32 {
+        self.names.load(Acquire)
+    }
+
+    /// Notes that a name in this directory was made, removed or replaced here.
+    pub(super) fn names_changed(&self) {
+        self.names.fetch_add(1, Release);
+        self.set_unsynced();
+        if let Some(extra) = &mut *self.extra.lock() {
+            extra.dir = None;
+        }
+        self.attr_changed(super::attr::Stale::DIRECTORY);
+    }
+
+    /// Counts one more lookup of the server's.
+    pub(super) fn count_lookup(&self) {
+        self.lookups.fetch_add(1, Relaxed);
+    }
+
+    /// Returns how many lookups the server counts for this inode.
+    pub fn lookups(&self) -> u64 {
+        self.lookups.load(Relaxed)
+    }
+
+    pub(super) fn place(&self) -> Option<Arc<Place<P>>> {
+        self.place.lock().clone()
+    }
+
+    /// Notes where the inode is. The old place is returned, to be dropped
+    /// outside of locks.
+    pub(super) fn set_place(&self, place: Option<Arc<Place<P>>>) -> Option<Arc<Place<P>>> {
+        core::mem::replace(&mut *self.place.lock(), place)
+    }
+
+    /// Returns the directory that this one is in; the root is its own parent.
+    pub fn parent(self: &Arc<Self>) -> Arc<Self> {
+        self.place()
+            .map_or_else(|| self.clone(), |place| place.parent.clone())
+    }
+
+    pub(super) fn with_extra<R>(&self, f: impl FnOnce(&mut Extra<P>) -> R) -> R {
+        f(self.extra.lock().get_or_insert_with(Box::default))
+    }
+}
+
+impl<P: Platform> Drop for Inode<P> {
+    fn drop(&mut self) {
+        self.fs.inodes.remove(self);
+        self.fs.conn.forget(self.node, *self.lookups.get_mut());
+        // The parents that only this inode kept go one by one, not one inside
+        // the other: paths can be deeper than stacks.
+        let mut place = self.place.get_mut().take();
+        while let Some(Place { parent, .. }) = place.and_then(Arc::into_inner) {
+            place = Arc::into_inner(parent).and_then(|mut parent| parent.place.get_mut().take());
+        }
+    }
+}
+
+impl<P: Platform> core::fmt::Debug for Inode<P> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "inode {}.{} {:?}", self.node, self.generation, self.kind)
+    }
+}

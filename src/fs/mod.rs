@@ -1,0 +1,63 @@
+//! The file system: mounts, inodes, names, open files.
+//!
+//! Two faces of one layer. A kernel with a VFS of its own calls [`Inode`] and
+//! [`File`]; a kernel without one opens a [`Process`], which walks
+//! paths and keeps descriptors and a working directory.
+//!
+//! Everything here blocks where it says so, and only there: on a request to the
+//! server, for as long as [`Config`](crate::conn::Config) allows. What is known
+//! and still valid is answered without a request, and no call on such a path
+//! allocates.
+//!
+//! # Who keeps whom
+//!
+//! ```text
+//! Mount ──► FileSystem ──► dentry cache ──► Inode ──► Place (parent Inode, name)
+//!                     └╌╌► inode table (weak)
+//! File, Dir ──► Handle ──► Inode
+//! ```
+//!
+//! An inode lives as long as a dentry, an open file, a child or a caller holds
+//! it; then its lookups are handed back to the server. The dentry cache is
+//! bounded, and so is with it what the server must keep open for us.
+//!
+//! # Locks
+//!
+//! All are spin locks, held for short sections without a request. In this order:
+//! a shard of the dentry cache; a shard of the inode table; an inode's
+//! attributes; an inode's rarely used parts; then those of the
+//! [connection](crate::conn). References are dropped outside of them, because
+//! dropping an inode takes locks of its own.
+
+mod attr;
+mod create;
+mod dentry;
+mod description;
+mod dir;
+mod file;
+mod filesystem;
+mod handle;
+mod inode;
+mod io;
+mod link;
+mod lookup;
+mod mount;
+mod nosys;
+mod options;
+mod perm;
+mod process;
+mod remove;
+mod space;
+mod table;
+mod walk;
+
+pub use attr::{Changes, Metadata, SetTime};
+pub use dir::{Dir, DirEntry};
+pub use file::{Durable, File};
+pub use filesystem::FileSystem;
+pub use inode::Inode;
+pub use mount::Mount;
+pub use options::{CachePolicy, FlushPolicy, MountOptions};
+pub use perm::Access;
+pub use process::{At, Fd, Process, Symlinks};
+pub use walk::{LINK_MAX, PATH_MAX};

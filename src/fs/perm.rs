@@ -1,0 +1,180 @@
+//! Permission checks, as Linux makes them for its own file systems
+//! (`generic_permission`, `setattr_prepare`, `may_delete`).
+//!
+//! virtio-fs servers do most of what they do as their own user, so this is where
+//! the guest's users are kept apart. The checks go by attributes that are valid;
+//! before refusing on ones that were not fresh, they are asked for once more.
+
+use alloc::sync::Arc;
+
+use bitflags::bitflags;
+
+use super::{Changes, Inode, SetTime};
+use crate::errno::Errno;
+use crate::error::{Error, Result};
+use crate::platform::{Caller, Capabilities, Platform};
+use crate::wire::{Attr, FileType, Mode};
+
+bitflags! {
+    /// What somebody wants to do with a file.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Access: u32 {
+        /// Execute it, or look a name up in it.
+        const EXEC = 1;
+        /// Change its content.
+        const WRITE = 2;
+        /// Read its content.
+        const READ = 4;
+    }
+}
+
+const EPERM: Error = Error::caller(Errno::EPERM);
+const EACCES: Error = Error::caller(Errno::EACCES);
+
+impl<P: Platform> Inode<P> {
+    /// Checks that the caller may do `wanted`. Blocks if attributes must be asked
+    /// for. Passes without default permissions.
+    ///
+    /// # Errors
+    ///
+    /// EACCES; EROFS for writing on a read-only mount.
+    pub fn permission(&self, wanted: Access) -> Result<()> {
+        self.check()?;
+        if wanted.contains(Access::WRITE)
+            && matches!(
+                self.file_type(),
+                FileType::Regular | FileType::Directory | FileType::Symlink
+            )
+        {
+            self.fs.check_writable()?;
+        }
+        if !self.fs.options.default_permissions {
+            return Ok(());
+        }
+        let caller = self.fs.caller();
+        let attr = self.permission_attr()?;
+        if self.allows(&attr, &caller, wanted) {
+            return Ok(());
+        }
+        // They may have changed on the host: the refusal must be up to date.
+        let attr = self.fetch_attr(None)?;
+        if self.allows(&attr, &caller, wanted) {
+            Ok(())
+        } else {
+            Err(EACCES)
+        }
+    }
+
+    fn allows(&self, attr: &Attr, caller: &Caller, wanted: Access) -> bool {
+        let mode = attr.mode.permissions();
+        let shift = if caller.uid == attr.uid {
+            6
+        } else if caller.gid == attr.gid || self.fs.platform().in_group(attr.gid) {
+            3
+        } else {
+            0
+        };
+        let granted = Access::from_bits_truncate(mode >> shift);
+        if granted.contains(wanted) {
+            return true;
+        }
+        let has = |c| caller.capabilities.contains(c);
+        let searchable = Access::READ | Access::EXEC;
+        if attr.mode.is_dir() {
+            return has(Capabilities::DAC_OVERRIDE)
+                || has(Capabilities::DAC_READ_SEARCH) && searchable.contains(wanted);
+        }
+        // Nobody executes what nobody may execute.
+        if wanted.contains(Access::EXEC) && mode & 0o111 == 0 {
+            return false;
+        }
+        has(Capabilities::DAC_OVERRIDE)
+            || has(Capabilities::DAC_READ_SEARCH) && wanted == Access::READ
+    }
+
+    /// Checks that the caller may make a name in this directory.
+    pub(super) fn may_create(&self) -> Result<()> {
+        self.check_dir()?;
+        self.permission(Access::WRITE | Access::EXEC)
+    }
+
+    /// Checks that the caller may remove the name of `victim` from this
+    /// directory. `victim` is asked for only if the directory is sticky.
+    pub(super) fn may_delete(&self, victim: impl FnOnce() -> Result<Arc<Self>>) -> Result<()> {
+        self.check_dir()?;
+        self.permission(Access::WRITE | Access::EXEC)?;
+        if !self.fs.options.default_permissions {
+            return Ok(());
+        }
+        let dir = self.permission_attr()?;
+        let caller = self.fs.caller();
+        let free = dir.mode.permissions() & Mode::STICKY == 0
+            || caller.uid == dir.uid
+            || caller.capabilities.contains(Capabilities::FOWNER);
+        if free || victim()?.permission_attr()?.uid == caller.uid {
+            Ok(())
+        } else {
+            Err(EPERM)
+        }
+    }
+
+    /// Checks that the caller may make these changes. `open` says that they are
+    /// made through a file that is open for writing.
+    pub(super) fn may_change(&self, changes: &Changes, open: bool) -> Result<()> {
+        if let Some(size) = changes.size {
+            match self.file_type() {
+                FileType::Regular => {}
+                FileType::Directory => return Err(Error::caller(Errno::EISDIR)),
+                _ => return Err(Error::caller(Errno::EINVAL)),
+            }
+            if size > crate::wire::SIZE_MAX {
+                return Err(Error::caller(Errno::EFBIG));
+            }
+            if !open {
+                self.permission(Access::WRITE)?;
+            }
+        }
+        if !self.fs.options.default_permissions {
+            return Ok(());
+        }
+        let caller = self.fs.caller();
+        let attr = self.permission_attr()?;
+        let owner = caller.uid == attr.uid || caller.capabilities.contains(Capabilities::FOWNER);
+        let may_chown = caller.capabilities.contains(Capabilities::CHOWN);
+        if let Some(uid) = changes.uid
+            && !(may_chown || caller.uid == attr.uid && uid == attr.uid)
+        {
+            return Err(EPERM);
+        }
+        if let Some(gid) = changes.gid {
+            let member = gid == attr.gid || gid == caller.gid || self.fs.platform().in_group(gid);
+            if !(may_chown || caller.uid == attr.uid && member) {
+                return Err(EPERM);
+            }
+        }
+        if changes.permissions.is_some() && !owner {
+            return Err(EPERM);
+        }
+        let times = [changes.atime, changes.mtime];
+        if times.iter().any(|t| matches!(t, SetTime::To(_))) && !owner {
+            return Err(EPERM);
+        }
+        if times.contains(&SetTime::Now) && !owner {
+            self.permission(Access::WRITE)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the permissions that a chmod sets: the set-group-id bit is not for
+    /// those outside the group.
+    pub(super) fn allowed_mode(&self, mode: u32) -> Result<u32> {
+        if !self.fs.options.default_permissions || mode & Mode::SET_GID == 0 || self.is_dir() {
+            return Ok(mode);
+        }
+        let caller = self.fs.caller();
+        let gid = self.permission_attr()?.gid;
+        let member = caller.gid == gid || self.fs.platform().in_group(gid);
+        let keep = member || caller.capabilities.contains(Capabilities::FSETID);
+        Ok(if keep { mode } else { mode & !Mode::SET_GID })
+    }
+}

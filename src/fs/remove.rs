@@ -1,0 +1,231 @@
+//! Removing and renaming.
+
+use alloc::sync::Arc;
+use core::time::Duration;
+
+use super::Inode;
+use super::attr::Stale;
+use crate::errno::Errno;
+use crate::error::{Error, Result};
+use crate::platform::Platform;
+use crate::wire::{Name, NameError, Opcode, Rename, Rename2, RenameFlags, Rmdir, Unlink};
+
+impl<P: Platform> Inode<P> {
+    /// Removes a name of what is not a directory. The file lives on while it has
+    /// other names or is open. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// ENOENT, EISDIR or EPERM for a directory, EACCES, EPERM in a sticky
+    /// directory, EROFS, and the server's.
+    pub fn unlink(self: &Arc<Self>, name: &[u8]) -> Result<()> {
+        let name = self.name_to_remove(name, Errno::EISDIR, Errno::EISDIR)?;
+        self.may_delete(|| self.lookup_name(name))?;
+        let victim = self.fs.dentries.peek(self, name);
+        let result = self.fs.conn.ask(&Unlink {
+            parent: self.node,
+            name,
+        });
+        self.removed(name, victim, result)
+    }
+
+    /// Removes an empty directory. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// ENOTEMPTY, ENOTDIR, EINVAL for `.`, ENOTEMPTY for `..`, and as
+    /// [`unlink`](Self::unlink).
+    pub fn rmdir(self: &Arc<Self>, name: &[u8]) -> Result<()> {
+        let name = self.name_to_remove(name, Errno::EINVAL, Errno::ENOTEMPTY)?;
+        self.may_delete(|| self.lookup_name(name))?;
+        let victim = self.fs.dentries.peek(self, name);
+        let result = self.fs.conn.ask(&Rmdir {
+            parent: self.node,
+            name,
+        });
+        self.removed(name, victim, result)
+    }
+
+    fn name_to_remove<'a>(&self, name: &'a [u8], dot: Errno, dotdot: Errno) -> Result<&'a Name> {
+        self.check_dir()?;
+        match (Name::with_limit(name, self.fs.conn.limits().name_max), name) {
+            (Err(NameError::Dots), b".") => Err(Error::caller(dot)),
+            (Err(NameError::Dots), _) => Err(Error::caller(dotdot)),
+            _ => self.name(name),
+        }
+    }
+
+    /// Notes what became of a name that was to be removed.
+    fn removed(
+        self: &Arc<Self>,
+        name: &Name,
+        victim: Option<Arc<Self>>,
+        result: Result<()>,
+    ) -> Result<()> {
+        match result {
+            Ok(()) => {
+                self.names_changed();
+                if let Some(victim) = victim {
+                    victim.lost_name();
+                }
+                self.remember_absent(name);
+                Ok(())
+            }
+            Err(error) => {
+                let unknown = matches!(
+                    error.errno(),
+                    Errno::ENOENT | Errno::EINTR | Errno::ETIMEDOUT
+                );
+                if unknown || error.origin() != crate::error::Origin::Server {
+                    self.fs.forget_name(self, name);
+                    self.names_changed();
+                }
+                self.note_stale(error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Notes that the name does not exist, if the policy lets us.
+    fn remember_absent(self: &Arc<Self>, name: &Name) {
+        let ttl = self.fs.options.cache.negative_ttl();
+        if ttl.is_zero() {
+            self.fs.forget_name(self, name);
+        } else {
+            self.fs.remember(self.place_of(name), None, ttl);
+        }
+    }
+
+    /// Notes that one of this inode's names is gone.
+    fn lost_name(&self) {
+        let dir = self.is_dir();
+        self.attr_became(Stale::TIMES, |attr| {
+            attr.nlink = if dir { 0 } else { attr.nlink.saturating_sub(1) };
+        });
+    }
+
+    /// Moves `name` to `new_name` in `new_parent`, replacing what stands there.
+    /// Blocks.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL for unknown or contradicting flags and for moving a directory into
+    /// itself, EEXIST with NOREPLACE, ENOTEMPTY, EISDIR, ENOTDIR, EXDEV, EBUSY
+    /// for `.` and `..`, and as [`unlink`](Self::unlink).
+    pub fn rename(
+        self: &Arc<Self>,
+        name: &[u8],
+        new_parent: &Arc<Self>,
+        new_name: &[u8],
+        flags: RenameFlags,
+    ) -> Result<()> {
+        let name = self.name_to_remove(name, Errno::EBUSY, Errno::EBUSY)?;
+        let new_name = new_parent.name_to_remove(new_name, Errno::EBUSY, Errno::EBUSY)?;
+        // Servers drop flags that they do not know, and rename all the same.
+        let known = RenameFlags::NOREPLACE | RenameFlags::EXCHANGE | RenameFlags::WHITEOUT;
+        let exclusive = RenameFlags::NOREPLACE | RenameFlags::WHITEOUT;
+        if !known.contains(flags)
+            || flags.contains(RenameFlags::EXCHANGE) && flags.intersects(exclusive)
+        {
+            return Err(Error::caller(Errno::EINVAL));
+        }
+        if !Arc::ptr_eq(&self.fs, &new_parent.fs) || self.device() != new_parent.device() {
+            return Err(Error::caller(Errno::EXDEV));
+        }
+        self.may_delete(|| self.lookup_name(name))?;
+        new_parent.may_delete(|| match new_parent.lookup_name(new_name) {
+            // Nothing there to be protected.
+            Err(error) if error.errno() == Errno::ENOENT => Ok(new_parent.clone()),
+            other => other,
+        })?;
+        if let Some(moved) = self.fs.dentries.peek(self, name) {
+            self.refuse_loop(&moved, new_parent)?;
+        }
+        let old = self.fs.dentries.peek(self, name);
+        let until = self.fs.dentries.valid_until(self, name);
+        let target = self.fs.dentries.peek(new_parent, new_name);
+        let result = self.send_rename(name, new_parent, new_name, flags);
+        if let Err(error) = result {
+            self.fs.forget_name(self, name);
+            self.fs.forget_name(new_parent, new_name);
+            self.note_stale(error);
+            return Err(error);
+        }
+        self.names_changed();
+        if !Arc::ptr_eq(self, new_parent) {
+            new_parent.names_changed();
+        }
+        let ttl = until.map_or(Duration::ZERO, |until| until.saturating_sub(self.fs.now()));
+        if flags.contains(RenameFlags::EXCHANGE) {
+            self.moved_here(name, target, Duration::ZERO);
+            new_parent.moved_here(new_name, old, Duration::ZERO);
+        } else {
+            if let Some(target) = target
+                && !old.as_ref().is_some_and(|old| Arc::ptr_eq(old, &target))
+            {
+                target.lost_name();
+            }
+            new_parent.moved_here(new_name, old, ttl);
+            if flags.contains(RenameFlags::WHITEOUT) {
+                self.fs.forget_name(self, name);
+            } else {
+                self.remember_absent(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory cannot go into itself. The server would say so as well, but
+    /// our own tree must never be in doubt.
+    fn refuse_loop(&self, moved: &Arc<Self>, new_parent: &Arc<Self>) -> Result<()> {
+        let mut above = Some(new_parent.clone());
+        while let Some(dir) = above {
+            if Arc::ptr_eq(&dir, moved) {
+                return Err(Error::caller(Errno::EINVAL));
+            }
+            above = dir.place().map(|place| place.parent.clone());
+        }
+        Ok(())
+    }
+
+    /// Notes that `name` in this directory stands for `inode` from now on.
+    fn moved_here(self: &Arc<Self>, name: &Name, inode: Option<Arc<Self>>, ttl: Duration) {
+        let Some(inode) = inode else {
+            self.fs.forget_name(self, name);
+            return;
+        };
+        inode.attr_changed(Stale::TIMES);
+        let place = self.place_of(name);
+        drop(inode.set_place(Some(place.clone())));
+        self.fs.remember(place, Some(inode), ttl);
+    }
+
+    fn send_rename(
+        &self,
+        name: &Name,
+        new_parent: &Self,
+        new_name: &Name,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        let (parent, new_parent) = (self.node, new_parent.node);
+        if flags.is_empty() {
+            return self.fs.conn.ask(&Rename {
+                parent,
+                name,
+                new_parent,
+                new_name,
+            });
+        }
+        let request = Rename2 {
+            parent,
+            name,
+            new_parent,
+            new_name,
+            flags,
+        };
+        self.fs
+            .lacking
+            .unless(Opcode::Rename2, || self.fs.conn.ask(&request))
+            .unwrap_or(Err(Error::caller(Errno::EINVAL)))
+    }
+}

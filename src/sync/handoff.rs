@@ -1,0 +1,100 @@
+//! A spin lock that an interrupt handler can use without ever spinning.
+
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::SeqCst;
+
+use super::SpinLock;
+
+/// Guards `T`, and remembers that somebody wanted work done who could not wait.
+///
+/// An interrupt handler that finds the lock held may have interrupted its very
+/// holder: to wait would be for ever. So it leaves a note and goes; whoever
+/// releases the lock reads the note and does the work. No interrupt needs to be
+/// masked for that.
+///
+/// The note is stored before the failed attempt and read after the release,
+/// both sequentially consistent, so a note is never missed: if the attempt
+/// failed, the release comes after it, and the read after the release.
+pub struct HandoffLock<T> {
+    value: SpinLock<T>,
+    wanted: AtomicBool,
+}
+
+impl<T> HandoffLock<T> {
+    /// Wraps `value`.
+    pub const fn new(value: T) -> Self {
+        Self {
+            value: SpinLock::new(value),
+            wanted: AtomicBool::new(false),
+        }
+    }
+
+    /// Runs `section` with the value, then `work` as often as it was
+    /// [requested](Self::request) meanwhile. Thread context only.
+    pub fn with<R>(&self, section: impl FnOnce(&mut T) -> R, work: impl FnMut(&mut T)) -> R {
+        let result = section(&mut self.value.lock());
+        self.settle(work);
+        result
+    }
+
+    /// Has `work` run: now, if the lock is free, or else by its holder. Returns
+    /// at once. Any context.
+    pub fn request(&self, work: impl FnMut(&mut T)) {
+        self.wanted.store(true, SeqCst);
+        self.settle(work);
+    }
+
+    fn settle(&self, mut work: impl FnMut(&mut T)) {
+        while self.wanted.load(SeqCst) {
+            let Some(mut value) = self.value.try_lock() else {
+                return;
+            };
+            // Taken before the work, so that a later request asks anew.
+            self.wanted.store(false, SeqCst);
+            work(&mut value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_request_while_the_lock_is_held_is_done_by_the_holder() {
+        let lock = HandoffLock::new(0);
+        lock.with(
+            |n| {
+                *n += 1;
+                // An interrupt on the same CPU: it cannot wait, and returns.
+                lock.request(|n| *n += 100);
+            },
+            |n| *n += 10,
+        );
+        lock.with(
+            |n| assert_eq!(*n, 11, "the holder did the work, with its own hands"),
+            |_| (),
+        );
+    }
+
+    #[test]
+    fn no_request_is_lost_between_threads() {
+        let lock = Arc::new(HandoffLock::new(0u64));
+        let mut threads = std::vec::Vec::new();
+        for _ in 0..4 {
+            let lock = lock.clone();
+            threads.push(std::thread::spawn(move || {
+                for _ in 0..20_000 {
+                    lock.request(|n| *n += 1);
+                    lock.with(|_| (), |n| *n += 1);
+                }
+            }));
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert!(!lock.wanted.load(SeqCst), "a note was left behind");
+    }
+}

@@ -1,0 +1,5 @@
+//! The transport against real daemons, below any FUSE driver.
+
+mod common;
+mod daxd;
+mod virtiofsd;
