@@ -244,7 +244,7 @@ impl<P: Platform> Connection<P> {
         let slot = self.pool.slot(id);
         let queue = &self.queues[usize::from(slot.queue.load(Relaxed))];
         // Nobody routes interrupts to a connection that is not open yet.
-        let sleeps = self.platform.can_sleep() && self.state() != State::Starting;
+        let sleeps = self.has_interrupts() && self.state() != State::Starting;
         let env = self.env();
         let limit = self.deadline_of(opcode);
         let mut deadline = None;

@@ -1,7 +1,7 @@
 //! The connection: requests and replies between this kernel and one server.
 //!
 //! It owns the device and its queues, sends INIT, carries requests through the
-//! [in-flight table](pool), and ends: by unmount, abort, or loss of the device.
+//! in-flight table, and ends: by unmount, abort, or loss of the device.
 //! It knows no names and no paths.
 //!
 //! # The fate of a request
@@ -217,6 +217,11 @@ impl<P: Platform> Connection<P> {
             }
         }
         self.pool.wake_all(&self.platform);
+    }
+
+    /// Returns whether a waiter may sleep because an interrupt will wake it.
+    fn has_interrupts(&self) -> bool {
+        self.platform.can_sleep() && (self.config.vectors > 0 || self.config.interrupt_line)
     }
 
     fn env(&self) -> Env<'_, P> {
