@@ -5,10 +5,12 @@ use alloc::{format, string::String, string::ToString, sync::Arc, vec::Vec};
 
 use spin::Once;
 use virtio_fs::{
-    conn::{Config, Connection},
+    conn::{Config, Connection, OpenError},
     device::{
+        Transport,
         config::{FsConfig, Tag},
         pci::{self, DeviceFunction, MsiMessage, Msix, PciDevice, PciTransport},
+        transport::DeviceStatus,
     },
     fs::{Mount, MountOptions, Process},
 };
@@ -32,33 +34,33 @@ pub struct Device {
     /// Its tag and queues.
     pub config: FsConfig,
     transport: Arc<PciTransport>,
-    msix: Option<Msix>,
+    msix: spin::Mutex<Option<Msix>>,
 }
 
-/// Finds every virtio-fs device. One that breaks the rules is logged and left
-/// out.
-pub fn find() -> Vec<Device> {
-    let mut found = Vec::new();
-    for address in pci::find(&ConfigSpace, 0..=255) {
-        let opened = PciDevice::open::<KernelHal, _>(&mut ConfigSpace, address);
-        let device = match opened {
-            Ok(device) => device,
-            Err(error) => {
-                log::error!("virtio-fs at {address}: {error}");
-                continue;
-            }
-        };
-        match FsConfig::read(&device.transport) {
-            Ok(config) => found.push(Device {
-                address,
-                config,
-                transport: Arc::new(device.transport),
-                msix: device.msix,
-            }),
-            Err(error) => log::error!("virtio-fs at {address}: {error}"),
-        }
-    }
-    found
+/// Returns every virtio-fs device of the machine.
+///
+/// They are looked for once, at the first call: to find out how large its
+/// registers are means to move them, which nobody may do to a device in use. One
+/// that breaks the rules is logged and left out.
+pub fn devices() -> &'static [Device] {
+    static DEVICES: Once<Vec<Device>> = Once::new();
+    DEVICES.call_once(|| pci::find(&ConfigSpace, 0..=255).filter_map(open).collect())
+}
+
+fn open(address: DeviceFunction) -> Option<Device> {
+    let refused = |error: &dyn core::fmt::Display| log::error!("virtio-fs at {address}: {error}");
+    let device = PciDevice::open::<KernelHal, _>(&mut ConfigSpace, address)
+        .inspect_err(|error| refused(error))
+        .ok()?;
+    let config = FsConfig::read(&device.transport)
+        .inspect_err(|error| refused(error))
+        .ok()?;
+    Some(Device {
+        address,
+        config,
+        transport: Arc::new(device.transport),
+        msix: spin::Mutex::new(device.msix),
+    })
 }
 
 /// A mounted file system with what keeps it going.
@@ -67,8 +69,6 @@ pub struct Mounted {
     pub mount: Mount<Host>,
     /// The connection, also after the mount has ended.
     pub connection: Arc<Connection<Host>>,
-    /// The device's registers, to be opened again.
-    pub transport: Arc<PciTransport>,
     interrupts: Vec<Interrupt>,
 }
 
@@ -78,33 +78,32 @@ pub struct Mounted {
 ///
 /// What is wrong, in a sentence that names the tags there are.
 pub fn mount(tag: Option<&str>, config: Config, options: MountOptions) -> Result<Mounted, String> {
-    let mut devices = find();
+    let devices = devices();
     let tags = || {
-        let mut tags: Vec<String> = find().iter().map(|d| d.config.tag.to_string()).collect();
+        let mut tags: Vec<String> = devices.iter().map(|d| d.config.tag.to_string()).collect();
         tags.sort_unstable();
         tags.join(", ")
     };
-    let chosen = match tag {
-        Some(tag) => devices
-            .iter()
-            .position(|d| d.config.tag.as_bytes() == tag.as_bytes()),
-        None if devices.len() > 1 => {
+    let device = match (tag, devices) {
+        (_, []) => return Err("there is no virtio-fs device on this machine".into()),
+        (None, [device]) => device,
+        (None, _) => {
             return Err(format!(
                 "there are several virtio-fs devices; say tag= one of: {}",
                 tags()
             ));
         }
-        None => (!devices.is_empty()).then_some(0),
+        (Some(tag), _) => devices
+            .iter()
+            .find(|device| device.tag().as_bytes() == tag.as_bytes())
+            .ok_or_else(|| {
+                format!(
+                    "there is no virtio-fs device with tag {tag}; the tags are: {}",
+                    tags()
+                )
+            })?,
     };
-    match chosen {
-        Some(index) => devices.swap_remove(index).mount(config, options),
-        None if devices.is_empty() => Err("there is no virtio-fs device on this machine".into()),
-        None => Err(format!(
-            "there is no virtio-fs device with tag {}; the tags are: {}",
-            tag.unwrap_or_default(),
-            tags()
-        )),
-    }
+    device.mount(config, options)
 }
 
 impl Device {
@@ -118,17 +117,22 @@ impl Device {
     /// # Errors
     ///
     /// Why it did not work, as a sentence.
-    pub fn mount(mut self, mut config: Config, options: MountOptions) -> Result<Mounted, String> {
+    pub fn mount(&self, mut config: Config, options: MountOptions) -> Result<Mounted, String> {
+        // Its interrupts belong to whoever drives it.
+        if self.transport.status().contains(DeviceStatus::DRIVER_OK) {
+            return Err(format!("{}: {}", self.config.tag, OpenError::Busy));
+        }
         // The handlers run before the connection is there to be handed to them.
         let target = Arc::new(Once::<Arc<Connection<Host>>>::new());
-        let interrupts = match &mut self.msix {
-            Some(msix) => route(msix, &self.config, &target)
-                .map_err(|error| format!("interrupts: {error}"))?,
+        let interrupts = match &mut *self.msix.lock() {
+            Some(msix) => {
+                let interrupts = route(msix, &self.config, &target)
+                    .map_err(|error| format!("interrupts: {error}"))?;
+                msix.enable(&mut ConfigSpace);
+                interrupts
+            }
             None => Vec::new(),
         };
-        if let (Some(msix), false) = (&mut self.msix, interrupts.is_empty()) {
-            msix.enable(&mut ConfigSpace);
-        }
         config.vectors = interrupts.len() as u16;
         let platform = Arc::new(Host::new());
         let connection = Connection::open(platform, self.transport.clone(), config)
@@ -143,7 +147,6 @@ impl Device {
         Ok(Mounted {
             mount,
             connection,
-            transport: self.transport,
             interrupts,
         })
     }
@@ -193,9 +196,7 @@ impl Mounted {
     }
 
     /// Unmounts. The device is reset and may be mounted again.
-    pub fn unmount(self) -> Arc<PciTransport> {
+    pub fn unmount(self) {
         self.mount.unmount();
-        drop(self.interrupts);
-        self.transport
     }
 }

@@ -34,6 +34,7 @@ mod pool;
 mod queue;
 mod slot;
 mod state;
+mod ticket;
 mod worker;
 
 use alloc::boxed::Box;
@@ -50,6 +51,7 @@ pub use limits::Limits;
 pub use open::OpenError;
 pub use pool::Class;
 pub use state::State;
+pub use ticket::{Buffer, Ticket};
 
 use crate::device::{Transport, config::FsConfig, transport::DeviceStatus};
 use crate::error::{Error, Result};

@@ -42,7 +42,7 @@ const TREE: &[Test] = &[Test {
 /// the kernel's own are run.
 pub fn run(kernel: &'static Kernel, filter: &str) -> u8 {
     let mut tables = selftest::KERNEL.to_vec();
-    if virtiofs::find().is_empty() {
+    if virtiofs::devices().is_empty() {
         println!("there is no virtio-fs device: the driver's tests are left out");
     } else {
         tables.push(DRIVER);

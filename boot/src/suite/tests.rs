@@ -126,7 +126,7 @@ fn clear(process: &Process<Host>, dir: &[u8]) {
 }
 
 fn device_by_tag(kernel: &'static Kernel) -> Result<(), String> {
-    let devices = virtiofs::find();
+    let devices = virtiofs::devices();
     check!(!devices.is_empty(), "no device");
     if let Some(tag) = kernel.arguments.get("tag") {
         let found = devices.iter().any(|d| d.tag().as_bytes() == tag.as_bytes());
@@ -142,7 +142,7 @@ fn missing_tag(_: &'static Kernel) -> Result<(), String> {
         MountOptions::default(),
     );
     let error = tried.err().unwrap_or_default();
-    for device in virtiofs::find() {
+    for device in virtiofs::devices() {
         check!(
             error.contains(&format!("{}", device.tag())),
             "not listed: {error}"
