@@ -11,30 +11,29 @@
 //!   in service. So nothing that [`Device::update_memory`] needs is held by a
 //!   request: each takes the memory that it began with.
 
-use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use fuse_backend_rs::transport::{Reader, VirtioFsWriter};
 use log::{debug, info, warn};
+use vhost::vhost_user::Backend;
 use vhost::vhost_user::message::{
-    VhostUserMMap, VhostUserMMapFlags, VhostUserProtocolFeatures, VhostUserShMemConfig,
-    VhostUserVirtioFeatures,
+    VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserVirtioFeatures,
 };
-use vhost::vhost_user::{Backend, VhostUserFrontendReqHandler};
 use vhost_user_backend::{VhostUserBackend, VringT};
-use vm_memory::{GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{GuestAddressSpace, GuestMemory, GuestMemoryAtomic, GuestMemoryMmap};
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{
     EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
 };
 
+use crate::channel::{Announcements, Channel};
 use crate::pool::Pool;
 use crate::ring::{Request, Ring};
 use crate::session::Session;
 use crate::stats::Stats;
-use crate::window::{Access, FrontEnd, Piece, Span, Window};
+use crate::window::Window;
 
 const VERSION_1: u64 = 1 << 32;
 const INDIRECT_DESC: u64 = 1 << 28;
@@ -45,8 +44,6 @@ const MAX_QUEUE_SIZE: usize = 32768;
 
 const TAG: usize = 36;
 const CONFIG: usize = 44;
-/// Region of the window (`VIRTIO_FS_SHMCAP_ID_CACHE`).
-const WINDOW_REGION: u8 = 0;
 const HIPRIO: usize = 0;
 
 /// A virtio-fs device for one connection.
@@ -59,6 +56,7 @@ pub struct Device {
     /// None: each ring's thread serves its requests.
     pool: OnceLock<Pool<Request>>,
     channel: Mutex<Option<Backend>>,
+    announcements: Arc<Announcements>,
     /// Whether the front end asked for the regions, and so has SHMEM.
     maps: AtomicBool,
 }
@@ -89,6 +87,7 @@ impl Device {
             request_queues,
             pool: OnceLock::new(),
             channel: Mutex::new(None),
+            announcements: Arc::default(),
             maps: AtomicBool::new(false),
         };
         if threads > 0 {
@@ -174,14 +173,19 @@ impl VhostUserBackend for Device {
         self.session.end();
     }
 
-    fn update_memory(&self, _: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
+    fn update_memory(&self, memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
+        let regions = memory.memory().num_regions();
+        debug!("{regions} memory regions");
+        self.window.set_regions(regions);
+        self.announcements.add();
         Ok(())
     }
 
     fn set_backend_req_fd(&self, channel: Backend) {
         *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel.clone());
         self.announce_channel();
-        self.window.connect(Arc::new(Channel(channel)));
+        self.window
+            .connect(Arc::new(Channel::new(channel, self.announcements.clone())));
     }
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
@@ -229,35 +233,5 @@ impl VhostUserBackend for Device {
                 return Ok(());
             }
         }
-    }
-}
-
-/// Asks the front end over the vhost-user back-end channel.
-struct Channel(Backend);
-
-impl FrontEnd for Channel {
-    fn map(&self, piece: Piece, file: &File, access: Access) -> io::Result<()> {
-        let message = VhostUserMMap {
-            shmid: WINDOW_REGION,
-            fd_offset: piece.file_offset,
-            shm_offset: piece.window_offset,
-            len: piece.len,
-            flags: match access {
-                Access::Read => 0,
-                Access::ReadWrite => VhostUserMMapFlags::WRITABLE.bits(),
-            },
-            ..VhostUserMMap::default()
-        };
-        self.0.shmem_map(&message, file).map(drop)
-    }
-
-    fn unmap(&self, span: Span) -> io::Result<()> {
-        let message = VhostUserMMap {
-            shmid: WINDOW_REGION,
-            shm_offset: span.window_offset,
-            len: span.len,
-            ..VhostUserMMap::default()
-        };
-        self.0.shmem_unmap(&message).map(drop)
     }
 }

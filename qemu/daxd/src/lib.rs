@@ -7,6 +7,7 @@
 //! | [`options`] | the command line, checked |
 //! | [`daemon`] | the socket, one connection after the other |
 //! | [`device`] | the vhost-user device: features, config space, rings |
+//! | [`channel`] | asks the front end to map |
 //! | [`ring`] | a ring that can be stopped while its requests are in service |
 //! | [`pool`] | threads that serve requests |
 //! | [`session`] | one FUSE session: checks each request, answers what the passthrough lacks |
@@ -17,10 +18,12 @@
 //! | [`stats`] | counters, the requests log and the control socket |
 //! | [`logger`] | messages on standard error |
 //!
-//! Locks are taken one at a time: no function holds one while it waits for the
-//! front end, for the disk or for another lock. The front end may announce new
-//! memory while a request waits for it, so anything else could deadlock.
+//! The front end announces new memory, and stops rings, while a request waits for
+//! it. So nothing that these two need is held by a request meanwhile: the table of
+//! the window and the rings are locked for moments only, and the one lock that is
+//! held while the front end is asked, [`channel`]'s turn, is taken by nobody else.
 
+pub mod channel;
 pub mod daemon;
 pub mod device;
 pub mod limits;

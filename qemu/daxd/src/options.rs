@@ -33,7 +33,8 @@ What is shared:
 
 The DAX window:
   --window SIZE            its size: a multiple of 2M and a power of two, such as
-                           64M or 8G; 0 for none (64M)
+                           64M or 8G; 0 for none (64M). QEMU 11.1 can hold 500
+                           pieces; Linux maps 2M ones, so 512M is its largest
   --dax always|inode:SIZE  which files a guest mounted with dax=inode maps: all,
                            or those of at least SIZE bytes (always)
 

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{debug, warn};
@@ -24,6 +24,12 @@ use log::{debug, warn};
 /// What offsets and lengths in SETUPMAPPING are multiples of. The host maps whole
 /// pages.
 pub const PAGE: u64 = 4096;
+
+/// How many memory regions a front end may come to announce. QEMU 11.1 makes each
+/// mapping a region, and aborts (`vhost_user_add_remove_regions`) when there are
+/// more than 512. What it has removed or added but not announced yet is not known
+/// here, so some are left.
+pub const MAX_REGIONS: usize = 500;
 
 /// Whether the guest may write through a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +115,8 @@ pub struct Window {
     size: u64,
     table: Mutex<Table>,
     front_end: Mutex<Option<Arc<dyn FrontEnd>>>,
+    /// Memory regions that the front end has announced, guest memory included.
+    regions: AtomicUsize,
     stats: WindowStats,
 }
 
@@ -134,6 +142,7 @@ impl Window {
             size,
             table: Mutex::default(),
             front_end: Mutex::new(None),
+            regions: AtomicUsize::new(0),
             stats: WindowStats::default(),
         }
     }
@@ -151,6 +160,11 @@ impl Window {
     /// Number of mappings in the table.
     pub fn mappings(&self) -> usize {
         lock(&self.table).pieces.len()
+    }
+
+    /// Takes the number of memory regions that the front end has announced.
+    pub fn set_regions(&self, regions: usize) {
+        self.regions.store(regions, Ordering::Relaxed);
     }
 
     /// Takes the front end that is asked from now on.
@@ -174,7 +188,7 @@ impl Window {
     /// - `EINVAL`: empty, not in pages, outside the window, or no regular file;
     /// - `ENXIO`: reaches past the end of the file;
     /// - `EEXIST`: overlaps another mapping;
-    /// - `ENOMEM`: the front end refused, which QEMU does when it runs out of slots.
+    /// - `ENOMEM`: no more than [`MAX_REGIONS`], or the front end refused.
     ///
     /// After an error the window is as it was.
     pub fn map(&self, piece: Piece, file: &File, access: Access) -> io::Result<()> {
@@ -219,7 +233,6 @@ impl Window {
     }
 
     /// Enters `piece` as being mapped. None: the very same one is live.
-    #[expect(clippy::type_complexity, reason = "used once, next to its only caller")]
     fn reserve(
         &self,
         piece: Piece,
@@ -262,6 +275,14 @@ impl Window {
             } else {
                 Err(errno(libc::EEXIST))
             };
+        }
+        let asked = table
+            .pieces
+            .values()
+            .filter(|there| there.state == State::Mapping)
+            .count();
+        if self.regions.load(Ordering::Relaxed) + asked >= MAX_REGIONS {
+            return Err(errno(libc::ENOMEM));
         }
         table.serial += 1;
         let serial = table.serial;
