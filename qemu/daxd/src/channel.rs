@@ -173,7 +173,10 @@ mod tests {
         assert!(started.elapsed() < PATIENCE, "1000 requests waited");
         // Until it announces something after all.
         announcements
-            .after(|| Ok(announcements.add()))
+            .after(|| {
+                announcements.add();
+                Ok(())
+            })
             .expect("it succeeds");
         assert_eq!(
             announcements.state.lock().expect("unpoisoned").habit,

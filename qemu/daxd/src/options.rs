@@ -10,54 +10,7 @@ use std::str::FromStr;
 use log::LevelFilter;
 
 /// What `--help` prints.
-pub const HELP: &str = "\
-Shares a directory with a virtual machine over virtio-fs, with a DAX window.
-
-Usage: virtio-fs-daxd (--socket-path PATH | --fd FD) --shared-dir DIR [options]
-
-Where the front end (QEMU) connects:
-  --socket-path PATH       listen on this socket; @NAME is an abstract one
-  --fd FD                  listen on this inherited, already listening socket
-  --persist                serve the next connection after one has ended
-                           (else: exit when the front end leaves)
-
-What is shared:
-  --shared-dir DIR         the directory
-  --tag TAG                its name in the guest, 1 to 36 bytes (myfs)
-  --readonly               refuse everything that changes it
-  --xattr                  pass extended attributes through
-  --cache auto|always|never
-                           what the guest may cache: names, attributes and data
-                           for 1 s, for a day, or nothing (auto)
-  --no-announce-submounts  do not tell the guest where other file systems begin
-
-The DAX window:
-  --window SIZE            its size: a multiple of 2M and a power of two, such as
-                           64M or 8G; 0 for none (64M). QEMU 11.1 can hold 500
-                           pieces; Linux maps 2M ones, so 512M is its largest
-  --dax always|inode:SIZE  which files a guest mounted with dax=inode maps: all,
-                           or those of at least SIZE bytes (always)
-
-Queues:
-  --queues N               request queues, 1 to 63 (1)
-  --threads N              threads that share the work of all request queues, up
-                           to 64; 0: each queue has its own thread (0)
-
-Watching it:
-  --log-level off|error|warn|info|debug|trace
-                           messages on standard error (warn)
-  --requests-log FILE      at each STATFS, append the requests since the last one
-                           as 'mark N kicks=K requests=OPCODE:COUNT,...'; - for
-                           standard error
-  --control-socket PATH    each connection to it is sent all counters as text
-  -h, --help               print this
-  -V, --version            print the version
-
-QEMU 11.1 or later, for N request queues num_vqs is N + 1:
-  -object memory-backend-memfd,id=mem,size=1G,share=on -machine memory-backend=mem
-  -chardev socket,id=fs,path=PATH
-  -device vhost-user-test-device-pci,chardev=fs,virtio-id=26,num_vqs=2,vq_size=1024,config_size=44
-";
+pub const HELP: &str = include_str!("help.txt");
 
 /// What a command line asks for.
 #[derive(Debug)]

@@ -97,7 +97,10 @@ mod tests {
     fn jobs_run_at_the_same_time() {
         // Each waits for the other: one thread alone would never end.
         let meet = Arc::new(Barrier::new(2));
-        let pool = Pool::new(2, |meet: Arc<Barrier>| drop(meet.wait())).expect("threads");
+        let pool = Pool::new(2, |meet: Arc<Barrier>| {
+            meet.wait();
+        })
+        .expect("threads");
         pool.push(meet.clone());
         pool.push(meet);
     }
@@ -107,7 +110,7 @@ mod tests {
         let done = Arc::new(AtomicUsize::new(0));
         let count = done.clone();
         let pool = Pool::new(3, move |n: usize| {
-            drop(count.fetch_add(n, Ordering::Relaxed))
+            count.fetch_add(n, Ordering::Relaxed);
         })
         .expect("threads");
         for n in 0..100 {
