@@ -67,6 +67,7 @@ fn serve_one(
         cache: options.cache,
         submounts: options.submounts,
         window: options.window,
+        dax: options.dax,
     };
     let session = Arc::new(Session::new(
         share,

@@ -7,7 +7,7 @@
 
 use std::io;
 
-use crate::options::{Cache, Submounts};
+use crate::options::{Cache, Dax, Submounts};
 use crate::window::PAGE;
 
 /// Length of `fuse_init_in` with its second flag word.
@@ -74,6 +74,8 @@ pub struct Abilities {
     pub submounts: Submounts,
     /// Size of the window; 0 for none.
     pub window: u64,
+    /// `never` also means that nothing is said of the DAX attribute.
+    pub dax: Dax,
 }
 
 /// How INIT is answered.
@@ -110,7 +112,10 @@ impl Abilities {
             flags |= flag::SUBMOUNTS;
         }
         if self.window != 0 {
-            flags |= flag::MAP_ALIGNMENT | flag::HAS_INODE_DAX;
+            flags |= flag::MAP_ALIGNMENT;
+            if self.dax != Dax::Never {
+                flags |= flag::HAS_INODE_DAX;
+            }
         }
         flags
     }
@@ -196,6 +201,7 @@ mod tests {
         cache: Cache::Auto,
         submounts: Submounts::Announced,
         window: 64 << 20,
+        dax: Dax::Always,
     };
 
     fn init(major: u32, minor: u32, flags: u64) -> Vec<u8> {

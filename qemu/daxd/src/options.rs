@@ -75,6 +75,8 @@ pub enum Submounts {
 /// Which regular files carry the DAX flag, for a guest in `dax=inode` mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dax {
+    /// None: such a guest maps nothing.
+    Never,
     /// All.
     Always,
     /// Those of at least so many bytes.
@@ -167,7 +169,7 @@ impl Options {
             cache: Cache::Auto,
             submounts: Submounts::Announced,
             window: 64 << 20,
-            dax: Dax::Always,
+            dax: Dax::Never,
             queues: 1,
             threads: 0,
             log_level: LevelFilter::Warn,
@@ -336,11 +338,14 @@ fn window(text: &str) -> Result<u64, String> {
 
 fn dax(text: &str) -> Result<Dax, String> {
     match text.strip_prefix("inode:") {
+        None if text == "never" => Ok(Dax::Never),
         None if text == "always" => Ok(Dax::Always),
         Some(least) => size(least)
             .map(Dax::AtLeast)
             .ok_or(format!("--dax inode:SIZE: '{least}' is not a size")),
-        None => Err(format!("--dax is always or inode:SIZE, not '{text}'")),
+        None => Err(format!(
+            "--dax is never, always or inode:SIZE, not '{text}'"
+        )),
     }
 }
 
@@ -374,7 +379,7 @@ mod tests {
             (o.cache, o.writes, o.xattr),
             (Cache::Auto, Writes::Allowed, Xattr::Hidden)
         );
-        assert_eq!((o.submounts, o.dax), (Submounts::Announced, Dax::Always));
+        assert_eq!((o.submounts, o.dax), (Submounts::Announced, Dax::Never));
         assert_eq!(
             (o.after_disconnect, o.log_level),
             (AfterDisconnect::Exit, LevelFilter::Warn)
@@ -432,7 +437,7 @@ mod tests {
         assert!(refused("--queues 0").contains("from 1 to 63"));
         assert!(refused("--threads 65").contains("from 0 to 64"));
         assert!(refused("--cache maybe").contains("auto, always or never"));
-        assert!(refused("--dax never").contains("inode:SIZE"));
+        assert!(refused("--dax sometimes").contains("inode:SIZE"));
         assert!(refused("--tag aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").contains("37 bytes"));
         assert!(refused("--log-level loud").contains("debug"));
         assert!(refused("--nonsense").contains("--nonsense"));

@@ -124,7 +124,7 @@ fn extended_attributes_are_hidden_unless_asked_for() {
 #[test]
 fn the_dax_attribute_follows_the_policy() {
     const DAX: u32 = 2;
-    for (policy, small, large) in [("always", DAX, DAX), ("inode:1M", 0, DAX)] {
+    for (policy, small, large) in [("never", 0, 0), ("always", DAX, DAX), ("inode:1M", 0, DAX)] {
         let scratch = Scratch::new("attr");
         fs::write(scratch.share().join("small"), b"s").expect("a file");
         fs::write(scratch.share().join("large"), vec![0; 1 << 20]).expect("a file");

@@ -199,12 +199,14 @@ impl Share {
     fn decorate(&self, parent: u64, mut entry: Entry) -> Entry {
         let agreed = self.agreed.load(Ordering::Relaxed);
         let least = match self.dax {
-            Dax::Always => 0,
-            Dax::AtLeast(n) => n,
+            Dax::Never => None,
+            Dax::Always => Some(0),
+            Dax::AtLeast(n) => Some(n),
         };
         match entry.attr.st_mode & libc::S_IFMT {
             libc::S_IFREG
-                if agreed & flag::HAS_INODE_DAX != 0 && entry.attr.st_size as u64 >= least =>
+                if agreed & flag::HAS_INODE_DAX != 0
+                    && least.is_some_and(|least| entry.attr.st_size as u64 >= least) =>
             {
                 entry.attr_flags |= FUSE_ATTR_DAX;
             }
