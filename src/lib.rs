@@ -4,5 +4,6 @@
 
 extern crate alloc;
 
+pub mod dax;
 pub mod device;
 pub mod platform;

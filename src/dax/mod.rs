@@ -1,0 +1,16 @@
+//! The DAX window: ranges and their reclaim.
+pub mod geometry;
+mod keymap;
+#[cfg(test)]
+mod model;
+pub mod range;
+pub mod refset;
+#[cfg(test)]
+mod testing;
+pub mod window;
+pub use geometry::{Chunk, Geometry, GeometryError, InodeKey, RangeId, Rights};
+pub use range::{
+    MapRequest, MapToken, Mapping, Pin, Pinning, RangeState, Refusal, RepairToken, Stale,
+    UnmapRequest, UnmapToken,
+};
+pub use window::{Totals, Window};
