@@ -14,3 +14,14 @@ pub use range::{
     UnmapRequest, UnmapToken,
 };
 pub use window::{Totals, Window};
+mod eager;
+mod ghost;
+mod heap;
+mod list;
+pub mod policy;
+pub mod pool;
+pub mod reclaim;
+mod score;
+pub use policy::{Access, Admission, Costs, Kind, Policy, Stream};
+pub use pool::{Counters, Pool, Step};
+pub use reclaim::Reclaim;
