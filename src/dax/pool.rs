@@ -145,33 +145,32 @@ impl<P: Policy> Pool<P> {
     /// Takes a range for an access that was admitted: a free one, or else one to
     /// evict.
     pub fn claim(&mut self, access: &Access, rights: Rights) -> Step {
+        match self.acquire(access, rights) {
+            Some(step) => step,
+            None => self.without(access.kind),
+        }
+    }
+
+    fn acquire(&mut self, access: &Access, rights: Rights) -> Option<Step> {
         let Access {
             inode,
             chunk,
             chunk_len,
             ..
         } = *access;
-        if self.window.available() > 0 {
-            return match self.window.begin_map(inode, chunk, chunk_len, rights) {
-                Ok(token) => Step::Map(token),
-                Err(_) => self.without(access.kind),
-            };
-        }
         if self.window.find(inode, chunk).is_some() {
-            return self.without(access.kind);
+            return None;
+        }
+        if self.window.available() > 0 {
+            let token = self.window.begin_map(inode, chunk, chunk_len, rights);
+            return token.ok().map(Step::Map);
         }
         let window = &self.window;
         let mut may = |range| window.is_idle(range);
-        match self.policy.victim(Some(inode), &mut may) {
-            Some(range) => match self.begin_unmap(range) {
-                Some(token) => {
-                    self.counters.evictions += 1;
-                    Step::Evict(token)
-                }
-                None => self.without(access.kind),
-            },
-            None => self.without(access.kind),
-        }
+        let range = self.policy.victim(Some(inode), &mut may)?;
+        let token = self.begin_unmap(range)?;
+        self.counters.evictions += 1;
+        Some(Step::Evict(token))
     }
 
     /// Ends a mapping that succeeded; the range comes pinned.
@@ -185,9 +184,10 @@ impl<P: Policy> Pool<P> {
         Ok(pin)
     }
 
-    /// Returns a token to map the next chunk ahead, if `access` goes in sequence,
-    /// the chunk is absent and `chunk_len` of it can be mapped. `Evict` as for
-    /// an access; never `Wait`. Call it while `access` still holds its pin.
+    /// Says how to map the next chunk ahead: `Map`, or `Evict` and then again. `None`
+    /// if `access` does not go in sequence, the chunk is there already, nothing
+    /// of it can be mapped (`chunk_len` is what can), or no range is to be had.
+    /// Called while `access` still holds its pin.
     pub fn ahead(&mut self, access: &Access, chunk_len: u32, rights: Rights) -> Option<Step> {
         let next = ahead_of(access, chunk_len);
         if chunk_len == 0
@@ -196,7 +196,7 @@ impl<P: Policy> Pool<P> {
         {
             return None;
         }
-        Some(self.claim(&next, rights)).filter(|step| *step != Step::Request)
+        self.acquire(&next, rights)
     }
 
     /// Ends a mapping ahead of `access` that succeeded. Nobody holds it.
