@@ -10,6 +10,15 @@ use super::keymap::{FileChunk, KeyMap};
 use super::list::List;
 use super::score::Score;
 
+/// How a burst began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// With an access that continued the one before.
+    InSequence,
+    /// Otherwise.
+    Anew,
+}
+
 /// What is known of one chunk, mapped or not.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct History {
@@ -23,8 +32,17 @@ pub(super) struct History {
     pub(super) began: u64,
     /// What the current burst has added to the score.
     pub(super) burst: u32,
+    /// What all accesses after the first burst would have saved, up to the cost
+    /// of a mapping.
+    pub(super) later: u32,
+    /// Its number as a newcomer.
+    pub(super) newcomer: u32,
+    /// The current burst began on a chunk that was not mapped: in sequence or not.
+    pub(super) absent: Option<Start>,
     /// Whether there was an access at all.
     pub(super) known: bool,
+    /// Whether it was admitted in the hope that it will be used again.
+    pub(super) promising: bool,
     /// Whether it was mapped, in passing, when last seen.
     pub(super) passed: bool,
 }

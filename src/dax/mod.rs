@@ -14,9 +14,9 @@ pub use range::{
     UnmapRequest, UnmapToken,
 };
 pub use window::{Totals, Window};
-mod eager;
 mod ghost;
 mod heap;
+mod learn;
 mod list;
 pub mod policy;
 pub mod pool;

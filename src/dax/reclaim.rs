@@ -26,11 +26,11 @@
 
 use alloc::vec::Vec;
 
-use super::eager::{Eager, Trial};
 use super::geometry::{Chunk, InodeKey, RangeId};
-use super::ghost::{Ghosts, History};
+use super::ghost::{Ghosts, History, Start};
 use super::heap::Heap;
 use super::keymap::FileChunk;
+use super::learn::{Bursts, Newcomers};
 use super::list::List;
 use super::policy::{Access, Admission, Costs, Kind, Policy};
 use super::score::{Decay, Score};
@@ -47,14 +47,9 @@ enum Place {
 struct Entry {
     key: FileChunk,
     history: History,
-    /// Saved since it was mapped, in nanoseconds.
-    earned: u64,
-    /// Distinguishes the mappings that a range sees.
-    serial: u32,
     place: Place,
-    /// Mapped early and not judged yet.
-    on_trial: bool,
-    class: usize,
+    /// Mapped ahead and not used yet.
+    unused: bool,
 }
 
 /// The policy's state for one window.
@@ -70,20 +65,26 @@ pub struct Reclaim {
     tick: u64,
     /// How many ranges may be passing before one of them goes first.
     room: usize,
-    eager: [Eager; Self::CLASSES],
+    /// How many must be passing at once, because of late some went in the middle
+    /// of their bursts or before their use.
+    streams: usize,
+    newcomers: Newcomers,
+    bursts: [Bursts; 2],
     /// Tick at which a caller last had to wait for an unmapping.
     squeezed: Option<u64>,
 }
 
 impl Reclaim {
-    /// Chunks are learnt about in two classes: up to this many bytes, and more.
+    /// Newcomers are learnt about in two classes: chunks of up to this many
+    /// bytes, and longer ones.
     const SMALL: u32 = 64 << 10;
-    const CLASSES: usize = 2;
     /// Ghosts per range, and the least number of them.
     const GHOSTS: usize = 4;
     const LEAST_GHOSTS: usize = 64;
     /// Windows of this many ranges and more keep some free once it gets tight.
     const RESERVE_FROM: usize = 64;
+    /// Scores halve in this many bursts per range of the window.
+    const HALF_LIFE: u64 = 4;
 
     /// Bytes of memory per range, without its ghosts.
     pub const BYTES_PER_RANGE: usize =
@@ -96,22 +97,21 @@ impl Reclaim {
         let entry = || Entry {
             key: (InodeKey(0), Chunk(0)),
             history: History::default(),
-            earned: 0,
-            serial: 0,
             place: Place::Nowhere,
-            on_trial: false,
-            class: 0,
+            unused: false,
         };
         Self {
             costs,
-            decay: Decay::new(4 * ranges as u64),
+            decay: Decay::new(Self::HALF_LIFE * ranges as u64),
             entries: (0..ranges).map(|_| entry()).collect(),
             kept: Heap::new(ranges),
             passing: List::new(ranges),
             ghosts: Ghosts::new((Self::GHOSTS * ranges).max(Self::LEAST_GHOSTS)),
             tick: 0,
             room: Self::least_room(ranges),
-            eager: [Eager::new(ranges), Eager::new(ranges)],
+            streams: 0,
+            newcomers: Newcomers::new(ranges),
+            bursts: [Bursts::default(); 2],
             squeezed: None,
         }
     }
@@ -129,34 +129,77 @@ impl Reclaim {
         self.entries.len()
     }
 
+    /// How many ranges may be passing.
+    fn room(&self) -> usize {
+        self.room.max(self.streams).min(self.window())
+    }
+
     /// How many bursts ago an access still belongs to the current burst.
     fn near(&self) -> u64 {
-        (self.window() as u64 / 16).clamp(1, 64)
+        (self.window() as u64 / 16).clamp(4, 64)
     }
 
     fn map_cost(&self) -> u64 {
         self.costs.map.into()
     }
 
-    /// Adds an access to a history. Says whether it began a burst.
-    fn note(&mut self, history: &mut History, access: &Access) -> bool {
-        let begins = !history.known
-            || self.tick - history.last > self.near()
+    fn bursts_of(&mut self, start: Start) -> &mut Bursts {
+        &mut self.bursts[usize::from(start == Start::InSequence)]
+    }
+
+    fn class(access: &Access) -> usize {
+        usize::from(access.chunk_len > Self::SMALL)
+    }
+
+    /// Adds an access to a history. `absent` if the chunk is not mapped. Says
+    /// whether a burst began.
+    fn note(&mut self, history: &mut History, access: &Access, absent: bool) -> bool {
+        // A sequential run is one burst however many others go on beside it.
+        let runs_on = access.run > 0 && access.at > 0;
+        let elapsed = self.tick - history.last > self.near()
             || self.tick - history.began > self.window() as u64;
+        let begins = !history.known || (elapsed && !runs_on);
         if begins {
             self.tick += 1;
+            if self.tick.is_multiple_of(self.window() as u64) {
+                self.streams = self.streams.saturating_sub(1);
+            }
             history.began = self.tick;
             history.burst = 0;
             history.prior = history.score;
+            history.absent = (absent && access.kind == Kind::Copy).then_some(if access.run > 0 {
+                Start::InSequence
+            } else {
+                Start::Anew
+            });
+            if let Some(start) = history.absent {
+                self.bursts_of(start).begin();
+            }
         }
-        let left = self.map_cost().saturating_sub(history.burst.into());
-        let gain = self.costs.saving(access).min(left);
-        if gain > 0 {
-            history.score = self.decay.add(history.score, gain, self.tick);
-            history.burst += gain as u32;
+        if !history.known && access.kind == Kind::Copy {
+            history.newcomer = self.newcomers.arrive(Self::class(access));
         }
         history.last = self.tick;
         history.known = true;
+
+        let (cost, saving) = (self.costs.map, self.costs.saving(access));
+        let gain = saving.min(cost.saturating_sub(history.burst).into());
+        if gain > 0 {
+            history.score = self.decay.add(history.score, gain, self.tick);
+            history.burst += gain as u32;
+            if history.burst >= cost
+                && let Some(start) = history.absent
+            {
+                self.bursts_of(start).pay();
+            }
+        }
+        let more = saving.min(cost.saturating_sub(history.later).into());
+        if more > 0 && history.prior > Score::default() {
+            history.later += more as u32;
+            if history.later >= cost && access.kind == Kind::Copy {
+                self.newcomers.pay(history.newcomer);
+            }
+        }
         begins
     }
 
@@ -175,7 +218,7 @@ impl Reclaim {
     /// What would be lost with the range that would go next.
     fn least_value(&self) -> u64 {
         let passing = self.passing.first();
-        if let Some(slot) = passing.filter(|_| self.passing.len() >= self.room) {
+        if let Some(slot) = passing.filter(|_| self.passing.len() >= self.room()) {
             // It is there for its burst, which is over; count what was before.
             let history = &self.entries[slot as usize].history;
             return self.value(history).saturating_sub(history.burst.into());
@@ -184,29 +227,30 @@ impl Reclaim {
         least.map_or(0, |(score, _)| self.decay.value(score, self.tick))
     }
 
-    /// Lists a range that is nowhere: kept if there is room or it deserves it.
+    /// Lists a range that is nowhere.
     fn place(&mut self, slot: u32) {
         let history = self.entries[slot as usize].history;
-        let full = self.kept.len() + self.room >= self.window();
-        let deserves = match self.kept.least() {
-            Some((least, _)) if full => {
-                let least_value = self.decay.value(least, self.tick);
-                history.prior > least || self.value(&history) > least_value + self.map_cost()
+        let (kept, room, window) = (self.kept.len(), self.room(), self.window());
+        let may_grow = kept + room < window;
+        let unused = kept + self.passing.len() + room < window;
+        let least = self.kept.least();
+        let beats = least.is_some_and(|(least, _)| {
+            history.promising
+                || history.prior > least
+                || self.value(&history) > self.decay.value(least, self.tick) + self.map_cost()
+        });
+        if unused || beats || (may_grow && history.prior > Score::default()) {
+            if !may_grow && let Some((_, demoted)) = least {
+                self.kept.remove(demoted);
+                self.entries[demoted as usize].place = Place::Passing;
+                self.passing.push_first(demoted);
             }
-            _ => !full,
-        };
-        if !deserves {
+            self.entries[slot as usize].place = Place::Kept;
+            self.kept.set(slot, history.score);
+        } else {
             self.entries[slot as usize].place = Place::Passing;
             self.passing.push_last(slot);
-            return;
         }
-        if full && let Some((_, demoted)) = self.kept.least() {
-            self.kept.remove(demoted);
-            self.entries[demoted as usize].place = Place::Passing;
-            self.passing.push_first(demoted);
-        }
-        self.entries[slot as usize].place = Place::Kept;
-        self.kept.set(slot, history.score);
     }
 
     fn unlist(&mut self, slot: u32) {
@@ -224,36 +268,24 @@ impl Reclaim {
         let entry = &mut self.entries[slot as usize];
         entry.key = (access.inode, access.chunk);
         entry.history = history;
-        entry.earned = 0;
-        entry.serial = entry.serial.wrapping_add(1);
-        entry.on_trial = false;
-        entry.class = usize::from(access.chunk_len > Self::SMALL);
+        entry.unused = false;
         self.place(slot);
     }
 
-    fn judge(&mut self, range: RangeId) {
-        let map_cost = self.map_cost().max(1);
-        let entry = &mut self.entries[range.index()];
-        if core::mem::take(&mut entry.on_trial) {
-            let paid = (entry.earned * 256 / map_cost).min(256);
-            self.eager[entry.class].judge(paid as u32);
-        }
+    fn widen(&mut self) {
+        let step = (self.window() / 16).max(1);
+        self.room = (self.room + step).min(self.window().saturating_sub(1).max(1));
     }
 
-    /// Puts an early mapping on trial and judges the one whose time is up.
-    fn watch(&mut self, range: RangeId) {
-        let entry = &mut self.entries[range.index()];
-        entry.on_trial = true;
-        let trial = Trial {
-            range,
-            serial: entry.serial,
-        };
-        let class = entry.class;
-        if let Some(due) = self.eager[class].watch(trial)
-            && self.entries[due.range.index()].serial == due.serial
-        {
-            self.judge(due.range);
-        }
+    fn notice_streams(&mut self, more: usize) {
+        self.streams = (self.room() + more).min((self.window() / 2).max(1));
+    }
+
+    fn remember(&mut self, key: FileChunk, history: History) {
+        let one = self.costs.request.into();
+        let (decay, now) = (self.decay, self.tick);
+        self.ghosts
+            .put(key, history, |old| decay.value(old.score, now) < one);
     }
 
     fn reserve(&self) -> usize {
@@ -272,18 +304,17 @@ impl Reclaim {
 impl Policy for Reclaim {
     fn hit(&mut self, range: RangeId, access: &Access) {
         let slot = range.index() as u32;
-        let saving = self.costs.saving(access);
-        let entry = &mut self.entries[slot as usize];
-        entry.earned = entry.earned.saturating_add(saving);
-        let place = entry.place;
-        let mut history = entry.history;
-        let before = history;
-        let begins = self.note(&mut history, access);
+        let place = self.entries[slot as usize].place;
+        let before = self.entries[slot as usize].history;
+        let mut history = before;
+        let begins = self.note(&mut history, access, false);
+        let drained = access.run > 0 && access.at + access.len >= access.chunk_len;
         self.entries[slot as usize].history = history;
+        self.entries[slot as usize].unused = false;
         match place {
             Place::Nowhere => {}
             Place::Kept => {
-                if begins && self.tick - before.last > self.window() as u64 {
+                if begins && self.tick - before.last > 2 * self.window() as u64 {
                     self.room = (self.room - 1).max(Self::least_room(self.window()));
                 }
                 if history.score != before.score {
@@ -294,15 +325,11 @@ impl Policy for Reclaim {
                 self.unlist(slot);
                 self.place(slot);
             }
-            Place::Passing => {
-                let drained = access.run > 0 && access.at + access.len >= access.chunk_len;
-                if drained && history.prior == Score::default() {
-                    self.passing.remove(slot);
-                    self.passing.push_first(slot);
-                } else {
-                    self.passing.touch(slot);
-                }
+            Place::Passing if drained && history.prior == Score::default() => {
+                self.passing.remove(slot);
+                self.passing.push_first(slot);
             }
+            Place::Passing => self.passing.touch(slot),
         }
     }
 
@@ -310,21 +337,27 @@ impl Policy for Reclaim {
         let key = (access.inode, access.chunk);
         let before = self.ghosts.get(key).copied().unwrap_or_default();
         let mut history = before;
-        self.note(&mut history, access);
-        let pays = u64::from(history.burst) + self.expected(access) >= self.map_cost();
-        let dense = pays || access.kind == Kind::Fault;
+        let begins = self.note(&mut history, access, true);
+        if before.passed && !begins {
+            self.notice_streams(1);
+        }
+        let class = Self::class(access);
+        let usual = history
+            .absent
+            .is_some_and(|start| self.bursts_of(start).mostly_pay());
+        let dense = usual
+            || access.kind == Kind::Fault
+            || u64::from(history.burst) + self.expected(access) >= self.map_cost();
         if dense && before.passed && self.tick - before.last <= self.window() as u64 {
-            self.room = (self.room + 1).min(self.window().saturating_sub(1).max(1));
+            self.widen();
         }
         history.passed = false;
-        let class = usize::from(access.chunk_len > Self::SMALL);
+        history.promising = !before.known && self.newcomers.deserve_eviction(class);
         let map = dense
-            || (free > self.reserve() && self.eager[class].advises())
+            || history.promising
+            || (free > self.reserve() && self.newcomers.deserve_free(class))
             || self.value(&history) > self.least_value() + self.map_cost();
-        let one = self.costs.request.into();
-        let (decay, now) = (self.decay, self.tick);
-        self.ghosts
-            .put(key, history, |old| decay.value(old.score, now) < one);
+        self.remember(key, history);
         if map {
             Admission::Map
         } else {
@@ -334,32 +367,34 @@ impl Policy for Reclaim {
 
     fn mapped(&mut self, range: RangeId, access: &Access) {
         let history = self.ghosts.take((access.inode, access.chunk));
-        let history = history.unwrap_or_default();
-        self.enter(range, access, history);
-        self.entries[range.index()].earned = history.burst.into();
-        self.watch(range);
+        self.enter(range, access, history.unwrap_or_default());
     }
 
     fn mapped_ahead(&mut self, range: RangeId, access: &Access) {
         let history = self.ghosts.take((access.inode, access.chunk));
-        self.enter(range, access, history.unwrap_or_default());
+        let mut history = history.unwrap_or_default();
+        // What there was is what there was before the burst to come.
+        history.prior = history.score;
+        self.enter(range, access, history);
+        self.entries[range.index()].unused = true;
     }
 
     fn unmapped(&mut self, range: RangeId) {
-        self.judge(range);
         let slot = range.index() as u32;
         let entry = &self.entries[slot as usize];
         if entry.place == Place::Nowhere {
             return;
         }
-        let (key, mut history) = (entry.key, entry.history);
+        let (key, mut history, unused) = (entry.key, entry.history, entry.unused);
+        if unused { log::debug!("unused evicted {:?} {:?} room {} streams {} passing {} tick {}", key, entry.place, self.room, self.streams, self.passing.len(), self.tick); }
         history.passed = entry.place == Place::Passing;
+        history.promising = false;
         self.unlist(slot);
+        if unused {
+            self.notice_streams(2);
+        }
         if history.known {
-            let one = self.costs.request.into();
-            let (decay, now) = (self.decay, self.tick);
-            self.ghosts
-                .put(key, history, |old| decay.value(old.score, now) < one);
+            self.remember(key, history);
         }
     }
 
@@ -371,21 +406,21 @@ impl Policy for Reclaim {
         if wanted.is_some() {
             self.squeezed = Some(self.tick);
         }
-        let mut allowed = |slot: &u32| may(RangeId::from_index(*slot));
-        if self.passing.len() >= self.room
-            && let Some(slot) = self.passing.iter().find(&mut allowed)
-        {
-            return Some(RangeId::from_index(slot));
+        let mut allowed = |slot: u32| may(RangeId::from_index(slot));
+        if self.passing.len() >= self.room() {
+            if let Some(slot) = self.passing.iter().find(|&slot| allowed(slot)) {
+                return Some(RangeId::from_index(slot));
+            }
         }
         let least = self.kept.least().map(|(_, slot)| slot);
         let slot = least
-            .filter(&mut allowed)
+            .filter(|&slot| allowed(slot))
             // The lowest is pinned, which is rare: look at all of them.
             .or_else(|| {
-                let idle = self.kept.iter().filter(|(_, slot)| allowed(slot));
+                let idle = self.kept.iter().filter(|&(_, slot)| allowed(slot));
                 idle.min().map(|(_, slot)| slot)
             })
-            .or_else(|| self.passing.iter().find(&mut allowed))?;
+            .or_else(|| self.passing.iter().find(|&slot| allowed(slot)))?;
         Some(RangeId::from_index(slot))
     }
 
@@ -402,9 +437,8 @@ impl Policy for Reclaim {
     }
 
     fn reset(&mut self) {
-        for slot in 0..self.entries.len() {
-            self.entries[slot].place = Place::Nowhere;
-            self.entries[slot].on_trial = false;
+        for entry in &mut self.entries {
+            entry.place = Place::Nowhere;
         }
         self.kept.clear();
         self.passing.clear();
