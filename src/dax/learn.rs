@@ -77,9 +77,7 @@ impl Newcomers {
     /// Starts hopeful: an empty window is there to be filled.
     pub(super) fn new(window: usize) -> Self {
         Self {
-            trials: (0..(window / 2).clamp(1, Self::TRIALS))
-                .map(|_| None)
-                .collect(),
+            trials: (0..window.min(Self::TRIALS)).map(|_| None).collect(),
             serial: 0,
             shares: [Share(256); 2],
             judged: 0,

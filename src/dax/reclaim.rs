@@ -43,13 +43,25 @@ enum Place {
     Passing,
 }
 
+/// What is known of the next access to a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// Nothing.
+    Unclear,
+    /// A sequential run is in the middle of it.
+    Running,
+    /// It was mapped ahead of a run and not reached yet.
+    Ahead,
+}
+
 #[derive(Debug)]
 struct Entry {
     key: FileChunk,
     history: History,
     place: Place,
-    /// Mapped ahead and not used yet.
-    unused: bool,
+    due: Due,
+    /// Tick at which `due` was noted.
+    since: u64,
 }
 
 /// The policy's state for one window.
@@ -98,7 +110,8 @@ impl Reclaim {
             key: (InodeKey(0), Chunk(0)),
             history: History::default(),
             place: Place::Nowhere,
-            unused: false,
+            due: Due::Unclear,
+            since: 0,
         };
         Self {
             costs,
@@ -268,7 +281,7 @@ impl Reclaim {
         let entry = &mut self.entries[slot as usize];
         entry.key = (access.inode, access.chunk);
         entry.history = history;
-        entry.unused = false;
+        entry.due = Due::Unclear;
         self.place(slot);
     }
 
@@ -277,8 +290,15 @@ impl Reclaim {
         self.room = (self.room + step).min(self.window().saturating_sub(1).max(1));
     }
 
-    fn notice_streams(&mut self, more: usize) {
-        self.streams = (self.room() + more).min((self.window() / 2).max(1));
+    fn notice_streams(&mut self, passing: usize) {
+        self.streams = passing.min((self.window() / 2).max(1));
+    }
+
+    /// Says whether a run is expected to need the range soon.
+    fn is_due(&self, slot: u32) -> bool {
+        let entry = &self.entries[slot as usize];
+        let patience = (self.window() as u64 / 2).max(4);
+        entry.due != Due::Unclear && self.tick - entry.since <= patience
     }
 
     fn remember(&mut self, key: FileChunk, history: History) {
@@ -310,7 +330,12 @@ impl Policy for Reclaim {
         let begins = self.note(&mut history, access, false);
         let drained = access.run > 0 && access.at + access.len >= access.chunk_len;
         self.entries[slot as usize].history = history;
-        self.entries[slot as usize].unused = false;
+        self.entries[slot as usize].since = self.tick;
+        self.entries[slot as usize].due = match access.run {
+            0 => Due::Unclear,
+            _ if drained => Due::Unclear,
+            _ => Due::Running,
+        };
         match place {
             Place::Nowhere => {}
             Place::Kept => {
@@ -339,7 +364,7 @@ impl Policy for Reclaim {
         let mut history = before;
         let begins = self.note(&mut history, access, true);
         if before.passed && !begins {
-            self.notice_streams(1);
+            self.notice_streams(self.room() + 1);
         }
         let class = Self::class(access);
         let usual = history
@@ -376,7 +401,9 @@ impl Policy for Reclaim {
         // What there was is what there was before the burst to come.
         history.prior = history.score;
         self.enter(range, access, history);
-        self.entries[range.index()].unused = true;
+        let entry = &mut self.entries[range.index()];
+        entry.due = Due::Ahead;
+        entry.since = self.tick;
     }
 
     fn unmapped(&mut self, range: RangeId) {
@@ -385,13 +412,12 @@ impl Policy for Reclaim {
         if entry.place == Place::Nowhere {
             return;
         }
-        let (key, mut history, unused) = (entry.key, entry.history, entry.unused);
-        if unused { log::debug!("unused evicted {:?} {:?} room {} streams {} passing {} tick {}", key, entry.place, self.room, self.streams, self.passing.len(), self.tick); }
+        let (key, mut history, unused) = (entry.key, entry.history, entry.due == Due::Ahead);
         history.passed = entry.place == Place::Passing;
         history.promising = false;
         self.unlist(slot);
         if unused {
-            self.notice_streams(2);
+            self.notice_streams(self.room() + 1);
         }
         if history.known {
             self.remember(key, history);
@@ -408,9 +434,11 @@ impl Policy for Reclaim {
         }
         let mut allowed = |slot: u32| may(RangeId::from_index(slot));
         if self.passing.len() >= self.room() {
-            if let Some(slot) = self.passing.iter().find(|&slot| allowed(slot)) {
+            let idle = |&slot: &u32| !self.is_due(slot) && allowed(slot);
+            if let Some(slot) = self.passing.iter().find(idle) {
                 return Some(RangeId::from_index(slot));
             }
+            self.notice_streams(self.passing.len() + 1);
         }
         let least = self.kept.least().map(|(_, slot)| slot);
         let slot = least

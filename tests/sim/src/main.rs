@@ -2,9 +2,23 @@
 use virtio_fs_sim::contest::{Contestant, Limits};
 use virtio_fs_sim::cost::Model;
 use virtio_fs_sim::synthetic::{Shape, WORKLOADS};
-struct L; impl log::Log for L { fn enabled(&self,_:&log::Metadata)->bool{true} fn log(&self,r:&log::Record){ if r.level()<=log::Level::Debug {eprintln!("{}",r.args())} } fn flush(&self){} }
+struct L;
+impl log::Log for L {
+    fn enabled(&self, _: &log::Metadata) -> bool {
+        true
+    }
+    fn log(&self, r: &log::Record) {
+        if r.level() <= log::Level::Debug {
+            eprintln!("{}", r.args())
+        }
+    }
+    fn flush(&self) {}
+}
 fn main() {
- if std::env::var("DBG").is_ok() { let _=log::set_logger(&L); log::set_max_level(log::LevelFilter::Debug);}
+    if std::env::var("DBG").is_ok() {
+        let _ = log::set_logger(&L);
+        log::set_max_level(log::LevelFilter::Debug);
+    }
 
     let args: Vec<String> = std::env::args().collect();
     let n: usize = args.get(1).map_or(20000, |s| s.parse().unwrap());
