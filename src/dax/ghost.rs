@@ -35,6 +35,13 @@ pub(super) struct History {
     /// What all accesses after the first burst would have saved, up to the cost
     /// of a mapping.
     pub(super) later: u32,
+    /// What requests have cost more than accesses through the window would have,
+    /// since the burst began or was cut short.
+    pub(super) regret: u32,
+    /// How often the current burst was cut short by an unmapping.
+    pub(super) cuts: u32,
+    /// Number of the access with which the current burst began.
+    pub(super) began_at: u64,
     /// Its number as a newcomer.
     pub(super) newcomer: u32,
     /// The current burst began on a chunk that was not mapped: in sequence or not.
@@ -43,6 +50,8 @@ pub(super) struct History {
     pub(super) known: bool,
     /// Whether it was admitted in the hope that it will be used again.
     pub(super) promising: bool,
+    /// Whether it was mapped since the last access that found it absent.
+    pub(super) unmapped: bool,
     /// Whether it was mapped, in passing, when last seen.
     pub(super) passed: bool,
 }

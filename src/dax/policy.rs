@@ -156,9 +156,10 @@ pub trait Policy {
         0
     }
 
-    /// Says whether the chunk after that of `access` should be mapped ahead.
-    fn ahead(&self, access: &Access) -> bool {
-        let _ = access;
+    /// Says whether the chunk after that of `access` should be mapped ahead, with
+    /// `free` ranges at hand.
+    fn ahead(&self, access: &Access, free: usize) -> bool {
+        let _ = (access, free);
         false
     }
 

@@ -191,7 +191,7 @@ impl<P: Policy> Pool<P> {
     pub fn ahead(&mut self, access: &Access, chunk_len: u32, rights: Rights) -> Option<Step> {
         let next = ahead_of(access, chunk_len);
         if chunk_len == 0
-            || !self.policy.ahead(access)
+            || !self.policy.ahead(access, self.window.available())
             || self.window.find(next.inode, next.chunk).is_some()
         {
             return None;

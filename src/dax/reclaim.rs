@@ -62,6 +62,8 @@ struct Entry {
     due: Due,
     /// Tick at which `due` was noted.
     since: u64,
+    /// Number of the last access.
+    touched: u64,
 }
 
 /// The policy's state for one window.
@@ -75,6 +77,8 @@ pub struct Reclaim {
     ghosts: Ghosts,
     /// Bursts so far.
     tick: u64,
+    /// Accesses so far.
+    clock: u64,
     /// How many ranges may be passing before one of them goes first.
     room: usize,
     /// How many must be passing at once, because of late some went in the middle
@@ -95,6 +99,8 @@ impl Reclaim {
     const LEAST_GHOSTS: usize = 64;
     /// Windows of this many ranges and more keep some free once it gets tight.
     const RESERVE_FROM: usize = 64;
+    /// How many of the lowest kept ranges are looked at for one to go.
+    const LOOK_AT: usize = 32;
     /// Scores halve in this many bursts per range of the window.
     const HALF_LIFE: u64 = 4;
 
@@ -112,6 +118,7 @@ impl Reclaim {
             place: Place::Nowhere,
             due: Due::Unclear,
             since: 0,
+            touched: 0,
         };
         Self {
             costs,
@@ -121,6 +128,7 @@ impl Reclaim {
             passing: List::new(ranges),
             ghosts: Ghosts::new((Self::GHOSTS * ranges).max(Self::LEAST_GHOSTS)),
             tick: 0,
+            clock: 0,
             room: Self::least_room(ranges),
             streams: 0,
             newcomers: Newcomers::new(ranges),
@@ -149,7 +157,7 @@ impl Reclaim {
 
     /// How many bursts ago an access still belongs to the current burst.
     fn near(&self) -> u64 {
-        (self.window() as u64 / 16).clamp(4, 64)
+        (self.window() as u64 / 8).clamp(1, 8)
     }
 
     fn map_cost(&self) -> u64 {
@@ -167,6 +175,7 @@ impl Reclaim {
     /// Adds an access to a history. `absent` if the chunk is not mapped. Says
     /// whether a burst began.
     fn note(&mut self, history: &mut History, access: &Access, absent: bool) -> bool {
+        self.clock += 1;
         // A sequential run is one burst however many others go on beside it.
         let runs_on = access.run > 0 && access.at > 0;
         let elapsed = self.tick - history.last > self.near()
@@ -178,6 +187,9 @@ impl Reclaim {
                 self.streams = self.streams.saturating_sub(1);
             }
             history.began = self.tick;
+            history.began_at = self.clock;
+            history.regret = 0;
+            history.cuts = 0;
             history.burst = 0;
             history.prior = history.score;
             history.absent = (absent && access.kind == Kind::Copy).then_some(if access.run > 0 {
@@ -216,6 +228,34 @@ impl Reclaim {
         begins
     }
 
+    /// Says whether the current burst of an absent chunk pays for a mapping by
+    /// itself, if it takes the place of `replaced`.
+    fn burst_pays(
+        &mut self,
+        history: &History,
+        access: &Access,
+        free: usize,
+        replaced: Option<u32>,
+    ) -> bool {
+        let mut price = self.map_cost() << history.cuts.min(5);
+        if free == 0 {
+            let Some(slot) = replaced else {
+                // Every range is in the middle of a run: do not cut that short.
+                return false;
+            };
+            if self.goes_on(slot, history) {
+                price += self.value(&self.entries[slot as usize].history);
+            }
+        }
+        if history.cuts > 0 {
+            return u64::from(history.regret) >= price;
+        }
+        let usual = history
+            .absent
+            .is_some_and(|start| self.bursts_of(start).mostly_pay());
+        usual || u64::from(history.regret) + self.expected(access) >= price
+    }
+
     /// What the current sequential run lets expect of the rest of the chunk: as
     /// much again as it has moved.
     fn expected(&self, access: &Access) -> u64 {
@@ -228,16 +268,43 @@ impl Reclaim {
         self.decay.value(history.score, self.tick)
     }
 
-    /// What would be lost with the range that would go next.
-    fn least_value(&self) -> u64 {
-        let passing = self.passing.first();
-        if let Some(slot) = passing.filter(|_| self.passing.len() >= self.room()) {
-            // It is there for its burst, which is over; count what was before.
-            let history = &self.entries[slot as usize].history;
-            return self.value(history).saturating_sub(history.burst.into());
+    /// Finds the range that should go next, among those that no run is about to
+    /// need.
+    fn candidate(&self, allowed: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
+        let mut fits = |slot: u32| !self.is_due(slot) && allowed(slot);
+        if self.passing.len() >= self.room()
+            && let Some(slot) = self.passing.iter().find(|&slot| fits(slot))
+        {
+            return Some(slot);
         }
-        let least = self.kept.least();
-        least.map_or(0, |(score, _)| self.decay.value(score, self.tick))
+        let least = self.kept.least().map(|(_, slot)| slot);
+        least
+            .filter(|&slot| fits(slot))
+            // The lowest is pinned or due, which is rare: the least of the low ones.
+            .or_else(|| {
+                let low = self.kept.iter().take(Self::LOOK_AT);
+                let fit = low.filter(|&(_, slot)| fits(slot));
+                fit.min().map(|(_, slot)| slot)
+            })
+            .or_else(|| self.passing.iter().find(|&slot| fits(slot)))
+    }
+
+    /// Says whether the burst that brought a range in goes on beside the one of
+    /// `history`: it was accessed since that one began.
+    fn goes_on(&self, slot: u32, history: &History) -> bool {
+        self.entries[slot as usize].touched > history.began_at
+    }
+
+    /// What would be lost with a range, from the point of view of a chunk that is
+    /// to replace it.
+    fn loss(&self, slot: u32, history: &History) -> u64 {
+        let entry = &self.entries[slot as usize];
+        let value = self.value(&entry.history);
+        if entry.place == Place::Passing && !self.goes_on(slot, history) {
+            // It is there for its burst, which is over; count what was before.
+            return value.saturating_sub(entry.history.burst.into());
+        }
+        value
     }
 
     /// Lists a range that is nowhere.
@@ -278,7 +345,9 @@ impl Reclaim {
     fn enter(&mut self, range: RangeId, access: &Access, history: History) {
         let slot = range.index() as u32;
         self.unlist(slot);
+        let clock = self.clock;
         let entry = &mut self.entries[slot as usize];
+        entry.touched = clock;
         entry.key = (access.inode, access.chunk);
         entry.history = history;
         entry.due = Due::Unclear;
@@ -331,6 +400,7 @@ impl Policy for Reclaim {
         let drained = access.run > 0 && access.at + access.len >= access.chunk_len;
         self.entries[slot as usize].history = history;
         self.entries[slot as usize].since = self.tick;
+        self.entries[slot as usize].touched = self.clock;
         self.entries[slot as usize].due = match access.run {
             0 => Due::Unclear,
             _ if drained => Due::Unclear,
@@ -363,25 +433,31 @@ impl Policy for Reclaim {
         let before = self.ghosts.get(key).copied().unwrap_or_default();
         let mut history = before;
         let begins = self.note(&mut history, access, true);
-        if before.passed && !begins {
-            self.notice_streams(self.room() + 1);
+        if history.unmapped && !begins {
+            history.cuts += 1;
+            history.regret = 0;
+            if before.passed {
+                self.notice_streams(self.room() + 1);
+            }
         }
+        history.unmapped = false;
+        history.passed = false;
+        let saving = self.costs.saving(access).min(1 << 30) as u32;
+        history.regret = history.regret.saturating_add(saving);
+
         let class = Self::class(access);
-        let usual = history
-            .absent
-            .is_some_and(|start| self.bursts_of(start).mostly_pay());
-        let dense = usual
-            || access.kind == Kind::Fault
-            || u64::from(history.burst) + self.expected(access) >= self.map_cost();
-        if dense && before.passed && self.tick - before.last <= self.window() as u64 {
+        let free_to_use = free > self.reserve();
+        let replaced = self.candidate(&mut |_| true);
+        let loss = replaced.map(|slot| self.loss(slot, &history));
+        let pays = access.kind == Kind::Fault || self.burst_pays(&history, access, free, replaced);
+        if pays && before.passed && self.tick - before.last <= self.window() as u64 {
             self.widen();
         }
-        history.passed = false;
         history.promising = !before.known && self.newcomers.deserve_eviction(class);
-        let map = dense
-            || history.promising
-            || (free > self.reserve() && self.newcomers.deserve_free(class))
-            || self.value(&history) > self.least_value() + self.map_cost();
+        let map = pays
+            || (history.promising && (free > 0 || loss.is_some()))
+            || (free_to_use && self.newcomers.deserve_free(class))
+            || loss.is_some_and(|loss| self.value(&history) > loss + self.map_cost());
         self.remember(key, history);
         if map {
             Admission::Map
@@ -415,6 +491,7 @@ impl Policy for Reclaim {
         let (key, mut history, unused) = (entry.key, entry.history, entry.due == Due::Ahead);
         history.passed = entry.place == Place::Passing;
         history.promising = false;
+        history.unmapped = true;
         self.unlist(slot);
         if unused {
             self.notice_streams(self.room() + 1);
@@ -429,39 +506,41 @@ impl Policy for Reclaim {
         wanted: Option<InodeKey>,
         may: &mut dyn FnMut(RangeId) -> bool,
     ) -> Option<RangeId> {
-        if wanted.is_some() {
-            self.squeezed = Some(self.tick);
-        }
         let mut allowed = |slot: u32| may(RangeId::from_index(slot));
-        if self.passing.len() >= self.room() {
-            let idle = |&slot: &u32| !self.is_due(slot) && allowed(slot);
-            if let Some(slot) = self.passing.iter().find(idle) {
-                return Some(RangeId::from_index(slot));
+        let slot = if wanted.is_none() {
+            // The worker takes only what has passed.
+            let over = |&slot: &u32| {
+                let idle = self.tick - self.entries[slot as usize].history.last > self.near();
+                idle && !self.is_due(slot) && allowed(slot)
+            };
+            self.passing.iter().find(over)
+        } else {
+            self.squeezed = Some(self.tick);
+            let candidate = self.candidate(&mut allowed);
+            if candidate.is_none() {
+                self.notice_streams(self.passing.len() + 1);
             }
-            self.notice_streams(self.passing.len() + 1);
-        }
-        let least = self.kept.least().map(|(_, slot)| slot);
-        let slot = least
-            .filter(|&slot| allowed(slot))
-            // The lowest is pinned, which is rare: look at all of them.
-            .or_else(|| {
-                let idle = self.kept.iter().filter(|&(_, slot)| allowed(slot));
-                idle.min().map(|(_, slot)| slot)
-            })
-            .or_else(|| self.passing.iter().find(|&slot| allowed(slot)))?;
-        Some(RangeId::from_index(slot))
+            candidate
+                .or_else(|| {
+                    let idle = self.kept.iter().filter(|&(_, slot)| allowed(slot));
+                    idle.min().map(|(_, slot)| slot)
+                })
+                .or_else(|| self.passing.iter().find(|&slot| allowed(slot)))
+        };
+        slot.map(RangeId::from_index)
     }
 
     fn surplus(&self, free: usize) -> usize {
         self.reserve().saturating_sub(free).min(self.passing.len())
     }
 
-    fn ahead(&self, access: &Access) -> bool {
+    fn ahead(&self, access: &Access, free: usize) -> bool {
         let half = access.chunk_len / 2;
         let pieces = u64::from(access.chunk_len / access.len.max(1));
         access.run >= u64::from(half)
             && access.at + access.len >= half
             && pieces * self.costs.saving(access) >= self.map_cost()
+            && (free > 0 || self.candidate(&mut |_| true).is_some())
     }
 
     fn reset(&mut self) {
