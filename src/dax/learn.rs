@@ -68,7 +68,7 @@ pub(super) struct Newcomers {
 
 impl Newcomers {
     /// How many others are waited for, at most.
-    const TRIALS: usize = 64;
+    const TRIALS: usize = 1024;
     /// Every so often a range that is free is used although few have paid.
     const PROBE: u32 = 32;
     /// Verdicts before they justify an eviction.

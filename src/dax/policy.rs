@@ -158,7 +158,7 @@ pub trait Policy {
 
     /// Says whether the chunk after that of `access` should be mapped ahead, with
     /// `free` ranges at hand.
-    fn ahead(&self, access: &Access, free: usize) -> bool {
+    fn ahead(&mut self, access: &Access, free: usize) -> bool {
         let _ = (access, free);
         false
     }

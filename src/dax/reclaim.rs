@@ -43,25 +43,16 @@ enum Place {
     Passing,
 }
 
-/// What is known of the next access to a range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
-    /// Nothing.
-    Unclear,
-    /// A sequential run is in the middle of it.
-    Running,
-    /// It was mapped ahead of a run and not reached yet.
-    Ahead,
-}
-
 #[derive(Debug)]
 struct Entry {
     key: FileChunk,
     history: History,
     place: Place,
-    due: Due,
-    /// Tick at which `due` was noted.
-    since: u64,
+    /// Mapped ahead of a run and not reached yet.
+    ahead: bool,
+    /// Number of the access by which a sequential run should have come again; 0
+    /// if none is expected.
+    due: u64,
     /// Number of the last access.
     touched: u64,
 }
@@ -79,6 +70,10 @@ pub struct Reclaim {
     tick: u64,
     /// Accesses so far.
     clock: u64,
+    /// Accesses between the last two of the range last accessed.
+    gap: u64,
+    /// Number of the access by which the range to be mapped ahead should be used.
+    ahead_due: u64,
     /// How many ranges may be passing before one of them goes first.
     room: usize,
     /// How many must be passing at once, because of late some went in the middle
@@ -99,6 +94,8 @@ impl Reclaim {
     const LEAST_GHOSTS: usize = 64;
     /// Windows of this many ranges and more keep some free once it gets tight.
     const RESERVE_FROM: usize = 64;
+    /// After how many times the usual interval a run is given up.
+    const PATIENCE: u64 = 4;
     /// How many of the lowest kept ranges are looked at for one to go.
     const LOOK_AT: usize = 32;
     /// Scores halve in this many bursts per range of the window.
@@ -116,8 +113,8 @@ impl Reclaim {
             key: (InodeKey(0), Chunk(0)),
             history: History::default(),
             place: Place::Nowhere,
-            due: Due::Unclear,
-            since: 0,
+            ahead: false,
+            due: 0,
             touched: 0,
         };
         Self {
@@ -129,6 +126,8 @@ impl Reclaim {
             ghosts: Ghosts::new((Self::GHOSTS * ranges).max(Self::LEAST_GHOSTS)),
             tick: 0,
             clock: 0,
+            gap: 1,
+            ahead_due: 0,
             room: Self::least_room(ranges),
             streams: 0,
             newcomers: Newcomers::new(ranges),
@@ -350,7 +349,8 @@ impl Reclaim {
         entry.touched = clock;
         entry.key = (access.inode, access.chunk);
         entry.history = history;
-        entry.due = Due::Unclear;
+        entry.due = 0;
+        entry.ahead = false;
         self.place(slot);
     }
 
@@ -365,9 +365,7 @@ impl Reclaim {
 
     /// Says whether a run is expected to need the range soon.
     fn is_due(&self, slot: u32) -> bool {
-        let entry = &self.entries[slot as usize];
-        let patience = (self.window() as u64 / 2).max(4);
-        entry.due != Due::Unclear && self.tick - entry.since <= patience
+        self.entries[slot as usize].due >= self.clock
     }
 
     fn remember(&mut self, key: FileChunk, history: History) {
@@ -399,12 +397,18 @@ impl Policy for Reclaim {
         let begins = self.note(&mut history, access, false);
         let drained = access.run > 0 && access.at + access.len >= access.chunk_len;
         self.entries[slot as usize].history = history;
-        self.entries[slot as usize].since = self.tick;
-        self.entries[slot as usize].touched = self.clock;
-        self.entries[slot as usize].due = match access.run {
-            0 => Due::Unclear,
-            _ if drained => Due::Unclear,
-            _ => Due::Running,
+        let entry = &mut self.entries[slot as usize];
+        self.gap = if entry.ahead {
+            self.gap
+        } else {
+            self.clock - entry.touched
+        };
+        entry.ahead = false;
+        entry.touched = self.clock;
+        entry.due = match access.run {
+            0 => 0,
+            _ if drained => 0,
+            _ => self.clock + Self::PATIENCE * self.gap.max(1),
         };
         match place {
             Place::Nowhere => {}
@@ -478,8 +482,8 @@ impl Policy for Reclaim {
         history.prior = history.score;
         self.enter(range, access, history);
         let entry = &mut self.entries[range.index()];
-        entry.due = Due::Ahead;
-        entry.since = self.tick;
+        entry.ahead = true;
+        entry.due = self.ahead_due;
     }
 
     fn unmapped(&mut self, range: RangeId) {
@@ -488,7 +492,7 @@ impl Policy for Reclaim {
         if entry.place == Place::Nowhere {
             return;
         }
-        let (key, mut history, unused) = (entry.key, entry.history, entry.due == Due::Ahead);
+        let (key, mut history, unused) = (entry.key, entry.history, entry.ahead);
         history.passed = entry.place == Place::Passing;
         history.promising = false;
         history.unmapped = true;
@@ -534,9 +538,10 @@ impl Policy for Reclaim {
         self.reserve().saturating_sub(free).min(self.passing.len())
     }
 
-    fn ahead(&self, access: &Access, free: usize) -> bool {
+    fn ahead(&mut self, access: &Access, free: usize) -> bool {
         let half = access.chunk_len / 2;
         let pieces = u64::from(access.chunk_len / access.len.max(1));
+        self.ahead_due = self.clock + pieces.saturating_mul(self.gap.max(1));
         access.run >= u64::from(half)
             && access.at + access.len >= half
             && pieces * self.costs.saving(access) >= self.map_cost()
