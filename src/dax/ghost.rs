@@ -50,6 +50,8 @@ pub(super) struct History {
     pub(super) known: bool,
     /// Whether it was admitted in the hope that it will be used again.
     pub(super) promising: bool,
+    /// Whether it was mapped at all since it was a newcomer.
+    pub(super) tried: bool,
     /// Whether it was mapped since the last access that found it absent.
     pub(super) unmapped: bool,
     /// Whether it was mapped, in passing, when last seen.

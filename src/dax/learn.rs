@@ -72,7 +72,7 @@ impl Newcomers {
     /// Every so often a range that is free is used although few have paid.
     const PROBE: u32 = 32;
     /// Verdicts before they justify an eviction.
-    const LEAST: u32 = 4;
+    const LEAST: u32 = 2;
 
     /// Starts hopeful: an empty window is there to be filled.
     pub(super) fn new(window: usize) -> Self {
@@ -121,6 +121,12 @@ impl Newcomers {
         }
         self.refused = (self.refused + 1) % Self::PROBE;
         self.refused == 0
+    }
+
+    /// Says whether the newcomer of that number is still under watch.
+    pub(super) fn is_new(&self, serial: u32) -> bool {
+        let trial = self.trials[self.place(serial)];
+        trial.is_some_and(|trial| trial.serial == serial)
     }
 
     /// Says whether to evict something for one.

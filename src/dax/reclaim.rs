@@ -94,6 +94,8 @@ impl Reclaim {
     const LEAST_GHOSTS: usize = 64;
     /// Windows of this many ranges and more keep some free once it gets tight.
     const RESERVE_FROM: usize = 64;
+    /// A chunk not accessed for this many bursts per range is a newcomer again.
+    const FORGET: u64 = 16;
     /// After how many times the usual interval a run is given up.
     const PATIENCE: u64 = 4;
     /// How many of the lowest kept ranges are looked at for one to go.
@@ -156,7 +158,7 @@ impl Reclaim {
 
     /// How many bursts ago an access still belongs to the current burst.
     fn near(&self) -> u64 {
-        (self.window() as u64 / 8).clamp(1, 8)
+        (self.window() as u64 / 8).min(8)
     }
 
     fn map_cost(&self) -> u64 {
@@ -349,6 +351,7 @@ impl Reclaim {
         entry.touched = clock;
         entry.key = (access.inode, access.chunk);
         entry.history = history;
+        entry.history.tried = true;
         entry.due = 0;
         entry.ahead = false;
         self.place(slot);
@@ -434,7 +437,10 @@ impl Policy for Reclaim {
 
     fn admit(&mut self, access: &Access, free: usize) -> Admission {
         let key = (access.inode, access.chunk);
-        let before = self.ghosts.get(key).copied().unwrap_or_default();
+        let old = Self::FORGET * self.window() as u64;
+        let before = self.ghosts.get(key).copied();
+        let before = before.filter(|ghost| self.tick - ghost.last <= old);
+        let before = before.unwrap_or_default();
         let mut history = before;
         let begins = self.note(&mut history, access, true);
         if history.unmapped && !begins {
@@ -457,7 +463,9 @@ impl Policy for Reclaim {
         if pays && before.passed && self.tick - before.last <= self.window() as u64 {
             self.widen();
         }
-        history.promising = !before.known && self.newcomers.deserve_eviction(class);
+        history.promising = !history.tried
+            && self.newcomers.is_new(history.newcomer)
+            && self.newcomers.deserve_eviction(class);
         let map = pays
             || (history.promising && (free > 0 || loss.is_some()))
             || (free_to_use && self.newcomers.deserve_free(class))
