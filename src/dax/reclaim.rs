@@ -549,11 +549,14 @@ impl Policy for Reclaim {
     fn ahead(&mut self, access: &Access, free: usize) -> bool {
         let half = access.chunk_len / 2;
         let pieces = u64::from(access.chunk_len / access.len.max(1));
+        // What is accessed as often as the run goes on would be wanted back first.
+        let since = self.clock.saturating_sub(Self::PATIENCE * self.gap.max(1));
+        let at_rest = |slot: u32| self.entries[slot as usize].touched < since;
         self.ahead_due = self.clock + pieces.saturating_mul(self.gap.max(1));
         access.run >= u64::from(half)
             && access.at + access.len >= half
             && pieces * self.costs.saving(access) >= self.map_cost()
-            && (free > 0 || self.candidate(&mut |_| true).is_some())
+            && (free > 0 || self.candidate(&mut |_| true).is_some_and(at_rest))
     }
 
     fn reset(&mut self) {
