@@ -257,7 +257,7 @@ impl<P: Policy> Pool<P> {
             kind: Kind::Copy,
             run: 0,
         };
-        self.policy.mapped_ahead(range, &access);
+        self.policy.mapped(range, &access);
         Ok(())
     }
 

@@ -90,7 +90,7 @@ impl Reclaim {
     /// bytes, and longer ones.
     const SMALL: u32 = 64 << 10;
     /// Ghosts per range, and the least number of them.
-    const GHOSTS: usize = 4;
+    const GHOSTS: usize = 2;
     const LEAST_GHOSTS: usize = 64;
     /// Windows of this many ranges and more keep some free once it gets tight.
     const RESERVE_FROM: usize = 64;
@@ -106,7 +106,7 @@ impl Reclaim {
     /// Bytes of memory per range, without its ghosts.
     pub const BYTES_PER_RANGE: usize =
         size_of::<Entry>() + Heap::<Score>::SLOT_BYTES + List::SLOT_BYTES;
-    /// Bytes of memory per ghost; there are four for each range.
+    /// Bytes of memory per ghost; there are two for each range.
     pub const BYTES_PER_GHOST: usize = Ghosts::ENTRY_BYTES;
 
     /// Makes a policy for a window of `ranges`. Allocates all it will ever need.
@@ -274,7 +274,11 @@ impl Reclaim {
     fn candidate(&self, allowed: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
         let mut fits = |slot: u32| !self.is_due(slot) && allowed(slot);
         if self.passing.len() >= self.room()
-            && let Some(slot) = self.passing.iter().find(|&slot| fits(slot))
+            && let Some(slot) = self
+                .passing
+                .iter()
+                .take(Self::LOOK_AT)
+                .find(|&slot| fits(slot))
         {
             return Some(slot);
         }
@@ -287,7 +291,12 @@ impl Reclaim {
                 let fit = low.filter(|&(_, slot)| fits(slot));
                 fit.min().map(|(_, slot)| slot)
             })
-            .or_else(|| self.passing.iter().find(|&slot| fits(slot)))
+            .or_else(|| {
+                self.passing
+                    .iter()
+                    .take(Self::LOOK_AT)
+                    .find(|&slot| fits(slot))
+            })
     }
 
     /// Says whether the burst that brought a range in goes on beside the one of
@@ -481,6 +490,9 @@ impl Policy for Reclaim {
     fn mapped(&mut self, range: RangeId, access: &Access) {
         let history = self.ghosts.take((access.inode, access.chunk));
         self.enter(range, access, history.unwrap_or_default());
+        if access.run > 0 && access.at + access.len < access.chunk_len {
+            self.entries[range.index()].due = self.clock + Self::PATIENCE * self.gap.max(1);
+        }
     }
 
     fn mapped_ahead(&mut self, range: RangeId, access: &Access) {
