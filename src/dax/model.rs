@@ -1,23 +1,20 @@
-//! The window against a naive model: every short call sequence, then long
-//! random ones. After each call both must give the same answer, the ledger must
-//! pass its own check, and a refused call must have changed nothing.
+//! A naive model of the window, and the window behind the same calls.
 
 extern crate std;
 
+use std::vec;
 use std::vec::Vec;
-use std::{println, vec};
 
 use super::geometry::{Chunk, Geometry, InodeKey, RangeId, Rights};
-use super::range::{MapToken, Mapping, Pin, Pinning, RangeState, Refusal, RepairToken, UnmapToken};
-use super::testing::Random;
-use super::window::{RemapError, Window};
+use super::range::{MapToken, Pin, Pinning, Refusal, RemapError, RepairToken, UnmapToken};
+use super::window::Window;
 
-const RANGE: u32 = 2 << 20;
-const PAGE: u32 = 4096;
+pub(super) const RANGE: u32 = 2 << 20;
+pub(super) const PAGE: u32 = 4096;
 
 /// A call. Tokens and pins are named by their place in the list of those held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Op {
+pub(super) enum Op {
     Map(u64, u32, Rights),
     MapOver(u32, u64, u32),
     CommitMap(usize),
@@ -39,7 +36,7 @@ enum Op {
 
 /// What a call came to, in words that both sides can say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+pub(super) enum Answer {
     Done,
     Range(u32),
     Refused(Refusal),
@@ -53,7 +50,7 @@ enum Answer {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Naive {
+pub(super) enum Naive {
     Free,
     Mapping(u64, u32, Rights, Option<u32>, u64),
     Mapped(u64, u32, Rights, u32),
@@ -66,8 +63,8 @@ enum Naive {
 /// The model: no index, no free list (it is told which free range was taken),
 /// searching everything each time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Model {
-    ranges: Vec<Naive>,
+pub(super) struct Model {
+    pub(super) ranges: Vec<Naive>,
     limit: usize,
     steps: u64,
     maps: Vec<(usize, u64)>,
@@ -81,7 +78,7 @@ fn take<T>(list: &mut Vec<T>, at: usize) -> Option<T> {
 }
 
 impl Model {
-    fn new(count: usize) -> Self {
+    pub(super) fn new(count: usize) -> Self {
         Self {
             ranges: vec![Naive::Free; count],
             limit: count,
@@ -93,7 +90,7 @@ impl Model {
         }
     }
 
-    fn find(&self, chunk: u64) -> Option<usize> {
+    pub(super) fn find(&self, chunk: u64) -> Option<usize> {
         self.ranges.iter().position(|range| {
             matches!(*range, Naive::Mapping(c, ..) | Naive::Mapped(c, ..) | Naive::Unmapping(c, ..)
                 if c == chunk)
@@ -111,7 +108,7 @@ impl Model {
     }
 
     /// `taken` is the free range that the window chose, if it chose one.
-    fn apply(&mut self, op: Op, taken: Option<usize>) -> Answer {
+    pub(super) fn apply(&mut self, op: Op, taken: Option<usize>) -> Answer {
         self.steps += 1;
         let step = self.steps;
         match op {
@@ -277,15 +274,15 @@ impl Model {
 }
 
 /// The window with the tokens and pins it gave out.
-struct Real {
-    window: Window,
+pub(super) struct Real {
+    pub(super) window: Window,
     maps: Vec<MapToken>,
     unmaps: Vec<UnmapToken>,
     repairs: Vec<RepairToken>,
     pins: Vec<Pin>,
 }
 
-fn key(chunk: u64) -> (InodeKey, Chunk) {
+pub(super) fn key(chunk: u64) -> (InodeKey, Chunk) {
     (InodeKey(chunk / 2), Chunk(chunk % 2))
 }
 
@@ -301,7 +298,7 @@ fn settle<T, E>(outcome: Option<Result<T, E>>, keep: impl FnOnce(T)) -> Answer {
 }
 
 impl Real {
-    fn new(count: usize) -> Self {
+    pub(super) fn new(count: usize) -> Self {
         let geometry = Geometry::new(count as u64 * u64::from(RANGE), 0).expect("some ranges");
         Self {
             window: Window::new(geometry),
@@ -323,7 +320,7 @@ impl Real {
         }
     }
 
-    fn apply(&mut self, op: Op) -> Answer {
+    pub(super) fn apply(&mut self, op: Op) -> Answer {
         let w = &mut self.window;
         match op {
             Op::Map(chunk, len, rights) => {
@@ -406,210 +403,5 @@ impl Real {
                 Answer::Done
             }
         }
-    }
-}
-
-fn same(real: RangeState, pins: u32, naive: Naive) -> bool {
-    let shows = |mapping: Mapping, chunk, len, rights| {
-        let (inode, chunk) = key(chunk);
-        mapping
-            == Mapping {
-                inode,
-                chunk,
-                len,
-                rights,
-            }
-    };
-    match (real, naive) {
-        (RangeState::Free, Naive::Free) => pins == 0,
-        (RangeState::Mapping { mapping, over }, Naive::Mapping(c, l, r, o, _)) => {
-            shows(mapping, c, l, r) && over == o && pins == 0
-        }
-        (RangeState::Mapped(mapping), Naive::Mapped(c, l, r, p)) => {
-            shows(mapping, c, l, r) && pins == p
-        }
-        (RangeState::Unmapping(mapping), Naive::Unmapping(c, l, r, _)) => shows(mapping, c, l, r),
-        (RangeState::Unknown(a), Naive::Unknown(b)) => a == b,
-        (RangeState::Repairing(a), Naive::Repairing(b, _)) => a == b,
-        (RangeState::Orphaned, Naive::Orphaned(p)) => pins == p,
-        _ => false,
-    }
-}
-
-/// Applies `op` to both and compares everything. Says whether it did something.
-fn step(real: &mut Real, model: &mut Model, op: Op, chunks: u64) -> bool {
-    let answer = real.apply(op);
-    let taken = match answer {
-        Answer::Range(range) => Some(range as usize),
-        _ => None,
-    };
-    let before = model.ranges.clone();
-    let expected = model.apply(op, taken);
-    assert_eq!(answer, expected, "{op:?}");
-    if matches!(answer, Answer::Refused(_) | Answer::Stale) {
-        assert_eq!(before, model.ranges, "the model changed on a refusal");
-    }
-    real.window.check();
-    for (at, &naive) in model.ranges.iter().enumerate() {
-        let range = RangeId::from_index(at as u32);
-        let state = real.window.state(range).expect("range exists");
-        let pins = real.window.pins(range);
-        assert!(
-            same(state, pins, naive),
-            "{op:?}: {state:?} {pins} vs {naive:?}"
-        );
-    }
-    for inode in 0..chunks.div_ceil(2) {
-        let listed: Vec<_> = real.window.of_inode(InodeKey(inode), Chunk(0)).collect();
-        let searched: Vec<_> = (0..2)
-            .filter_map(|c| {
-                let at = model.find(inode * 2 + c)?;
-                Some((Chunk(c), RangeId::from_index(at as u32)))
-            })
-            .collect();
-        assert_eq!(listed, searched, "ordered map of an inode");
-    }
-    answer != Answer::NoToken
-}
-
-fn replay(ops: &[Op], count: usize, chunks: u64) -> bool {
-    let (mut real, mut model) = (Real::new(count), Model::new(count));
-    let (last, first) = ops.split_last().expect("at least one call");
-    for &op in first {
-        real.apply(op);
-        // The prefix was compared when it was the whole; only follow it here.
-        let taken = match op {
-            Op::Map(chunk, ..) => real
-                .window
-                .find(key(chunk).0, key(chunk).1)
-                .map(RangeId::index),
-            _ => None,
-        };
-        model.apply(op, taken);
-    }
-    step(&mut real, &mut model, *last, chunks)
-}
-
-fn exhaust(alphabet: &[Op], depth: usize, count: usize, chunks: u64) -> usize {
-    fn deeper(
-        ops: &mut Vec<Op>,
-        alphabet: &[Op],
-        depth: usize,
-        count: usize,
-        chunks: u64,
-    ) -> usize {
-        let mut tried = 0;
-        for &op in alphabet {
-            ops.push(op);
-            // A call without its token is a call that cannot be written.
-            if replay(ops, count, chunks) {
-                tried += 1;
-                if ops.len() < depth {
-                    tried += deeper(ops, alphabet, depth, count, chunks);
-                }
-            }
-            ops.pop();
-        }
-        tried
-    }
-    deeper(&mut vec![], alphabet, depth, count, chunks)
-}
-
-#[test]
-fn every_short_sequence_on_one_range_agrees_with_the_model() {
-    let w = Rights::Writable;
-    let alphabet = [
-        Op::Map(0, PAGE, Rights::ReadOnly),
-        Op::Map(1, RANGE, w),
-        Op::MapOver(0, 1, PAGE),
-        Op::CommitMap(0),
-        Op::AbortMap(0),
-        Op::LoseMap(0),
-        Op::Pin(0, PAGE, Rights::ReadOnly),
-        Op::Pin(0, PAGE, w),
-        Op::Pin(0, PAGE + 1, Rights::ReadOnly),
-        Op::Unpin(0),
-        Op::Unmap(0),
-        Op::Unmap(1),
-        Op::CommitUnmap(0),
-        Op::LoseUnmap(0),
-        Op::CancelUnmap(0),
-        Op::Remap(0, RANGE, w),
-        Op::Remap(0, 0, w),
-        Op::Repair(0),
-        Op::CommitRepair(0),
-        Op::FailRepair(0),
-        Op::Reset,
-    ];
-    let tried = exhaust(&alphabet, 6, 1, 2);
-    println!("{tried} sequences");
-    assert!(tried > 100_000);
-}
-
-#[test]
-fn every_short_sequence_on_two_ranges_agrees_with_the_model() {
-    let w = Rights::Writable;
-    let alphabet = [
-        Op::Map(0, RANGE, w),
-        Op::Map(1, RANGE, w),
-        Op::Map(2, RANGE, w),
-        Op::MapOver(1, 2, RANGE),
-        Op::CommitMap(0),
-        Op::CommitMap(1),
-        Op::LoseMap(0),
-        Op::Pin(1, 1, w),
-        Op::Unpin(0),
-        Op::Unmap(0),
-        Op::Unmap(1),
-        Op::CommitUnmap(0),
-        Op::LoseUnmap(0),
-        Op::Limit(1),
-        Op::Reset,
-    ];
-    let tried = exhaust(&alphabet, 5, 2, 3);
-    println!("{tried} sequences");
-    assert!(tried > 100_000);
-}
-
-#[test]
-fn long_random_sequences_agree_with_the_model() {
-    for (seed, count) in [(0x5eed_0101, 1), (0x5eed_0102, 3), (0x5eed_0103, 8)] {
-        println!("seed {seed:#x}, {count} ranges");
-        let mut random = Random(seed);
-        let (mut real, mut model) = (Real::new(count), Model::new(count));
-        let chunks = 2 * count as u64 + 1;
-        let lens = [PAGE, RANGE, RANGE, RANGE, 0, PAGE + 1, RANGE + PAGE];
-        for _ in 0..60_000 {
-            let chunk = random.below(chunks);
-            let range = random.below(count as u64 + 1) as u32;
-            let len = lens[random.below(7) as usize];
-            let rights = [Rights::ReadOnly, Rights::Writable][random.below(2) as usize];
-            let at = random.below(3) as usize;
-            let op = match random.below(200) {
-                0..60 => Op::Map(chunk, len, rights),
-                60..65 => Op::MapOver(range, chunk, len),
-                65..90 => Op::CommitMap(at),
-                90..95 => Op::AbortMap(at),
-                95..100 => Op::LoseMap(at),
-                100..115 => Op::Pin(chunk, len, rights),
-                115..145 => Op::Unpin(at),
-                145..165 => Op::Unmap(range),
-                165..173 => Op::CommitUnmap(at),
-                173..177 => Op::LoseUnmap(at),
-                177..181 => Op::CancelUnmap(at),
-                181..187 => Op::Remap(at, len, rights),
-                187..191 => Op::Repair(range),
-                191..194 => Op::CommitRepair(at),
-                194..197 => Op::FailRepair(at),
-                197..199 => Op::Limit(random.below(count as u64 + 2) as usize),
-                _ => Op::Reset,
-            };
-            step(&mut real, &mut model, op, chunks);
-        }
-        // Nothing is ever lost: a reset and the last unpin free every range.
-        real.apply(Op::Reset);
-        while real.apply(Op::Unpin(0)) != Answer::NoToken {}
-        assert_eq!(real.window.totals().free, count, "a range was lost");
-        real.window.check();
     }
 }

@@ -16,8 +16,8 @@
 
 use super::geometry::{Chunk, InodeKey, RangeId, Rights};
 use super::policy::{Access, Admission, Kind, Policy};
-use super::range::{MapToken, Pin, Pinning, Stale, UnmapToken};
-use super::window::{RemapError, Window};
+use super::range::{MapToken, Pin, Pinning, RangeState, RemapError, Stale, UnmapToken};
+use super::window::Window;
 
 /// What to do about an access.
 #[derive(Debug, PartialEq, Eq)]
@@ -179,7 +179,8 @@ impl<P: Policy> Pool<P> {
     /// The session was reset meanwhile.
     pub fn commit_map(&mut self, token: MapToken, access: &Access) -> Result<Pin, Stale> {
         let pin = self.window.commit_map(token)?;
-        self.policy.mapped(pin.range(), access);
+        let access = self.shown(pin.range(), access);
+        self.policy.mapped(pin.range(), &access);
         self.counters.maps += 1;
         Ok(pin)
     }
@@ -199,19 +200,14 @@ impl<P: Policy> Pool<P> {
         self.acquire(&next, rights)
     }
 
-    /// Ends a mapping ahead of `access` that succeeded. Nobody holds it.
+    /// Ends a mapping ahead that succeeded. Nobody holds it.
     ///
     /// # Errors
     /// The session was reset meanwhile.
-    pub fn commit_ahead(
-        &mut self,
-        token: MapToken,
-        access: &Access,
-        chunk_len: u32,
-    ) -> Result<(), Stale> {
+    pub fn commit_ahead(&mut self, token: MapToken) -> Result<(), Stale> {
         let pin = self.window.commit_map(token)?;
-        self.policy
-            .mapped_ahead(pin.range(), &ahead_of(access, chunk_len));
+        let access = self.shown(pin.range(), &NO_ACCESS);
+        self.policy.mapped_ahead(pin.range(), &access);
         self.counters.maps_ahead += 1;
         self.window.unpin(pin);
         Ok(())
@@ -246,17 +242,9 @@ impl<P: Policy> Pool<P> {
     /// # Errors
     /// The session was reset meanwhile.
     pub fn cancel_unmap(&mut self, token: UnmapToken) -> Result<(), Stale> {
-        let (range, mapping) = (token.range(), token.mapping());
+        let range = token.range();
         self.window.cancel_unmap(token)?;
-        let access = Access {
-            inode: mapping.inode,
-            chunk: mapping.chunk,
-            at: 0,
-            len: 0,
-            chunk_len: mapping.len,
-            kind: Kind::Copy,
-            run: 0,
-        };
+        let access = self.shown(range, &NO_ACCESS);
         self.policy.mapped(range, &access);
         Ok(())
     }
@@ -280,6 +268,20 @@ impl<P: Policy> Pool<P> {
         self.policy.reset();
     }
 
+    /// Returns `access` with the chunk that `range` really shows, whatever the
+    /// caller said.
+    fn shown(&self, range: RangeId, access: &Access) -> Access {
+        match self.window.state(range) {
+            Some(RangeState::Mapped(mapping)) => Access {
+                inode: mapping.inode,
+                chunk: mapping.chunk,
+                chunk_len: mapping.len,
+                ..*access
+            },
+            _ => *access,
+        }
+    }
+
     fn without(&mut self, kind: Kind) -> Step {
         match kind {
             Kind::Copy => {
@@ -294,15 +296,22 @@ impl<P: Policy> Pool<P> {
     }
 }
 
-/// The whole next chunk as an access that has not happened.
+const NO_ACCESS: Access = Access {
+    inode: InodeKey(0),
+    chunk: Chunk(0),
+    at: 0,
+    len: 0,
+    chunk_len: 0,
+    kind: Kind::Copy,
+    run: 0,
+};
+
+/// The next chunk as an access that has not happened.
 fn ahead_of(access: &Access, chunk_len: u32) -> Access {
     Access {
+        inode: access.inode,
         chunk: Chunk(access.chunk.0.saturating_add(1)),
-        at: 0,
-        len: 0,
         chunk_len,
-        kind: Kind::Copy,
-        run: 0,
-        inode: InodeKey(access.inode.0),
+        ..NO_ACCESS
     }
 }

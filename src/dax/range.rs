@@ -225,3 +225,12 @@ pub enum Refusal {
 /// The token belongs to a session that is over; nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stale;
+
+/// Why a [`Window::remap`](super::Window::remap) did not begin.
+#[derive(Debug, PartialEq, Eq)]
+pub enum RemapError {
+    /// The length is impossible. The range is still to be unmapped.
+    Length(UnmapToken),
+    /// The session was reset meanwhile.
+    Stale,
+}

@@ -22,47 +22,28 @@ use core::num::NonZeroU64;
 use super::geometry::{Chunk, Geometry, InodeKey, RangeId, Rights};
 use super::keymap::KeyMap;
 use super::range::{
-    MapRequest, MapToken, Mapping, Pin, Pinning, RangeState, Refusal, RepairToken, Serial, Stale,
+    MapRequest, MapToken, Mapping, Pin, Pinning, RangeState, Refusal, RemapError, Serial, Stale,
     UnmapRequest, UnmapToken,
 };
+use super::totals::Totals;
 
 #[derive(Debug)]
-struct Slot {
-    state: RangeState,
-    pins: u32,
-    serial: Option<Serial>,
-}
-
-/// How many ranges are in which state, and the bytes that the host is known to
-/// map.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Ranges that are Free.
-    pub free: usize,
-    /// Ranges that are Mapped.
-    pub mapped: usize,
-    /// Ranges that are Mapping, Unmapping or Repairing.
-    pub busy: usize,
-    /// Ranges that are Unknown.
-    pub unknown: usize,
-    /// Ranges that are Orphaned.
-    pub orphaned: usize,
-    /// Bytes of files shown by Mapped and Unmapping ranges.
-    pub mapped_bytes: u64,
-    /// Pins out.
-    pub pins: u64,
+pub(super) struct Slot {
+    pub(super) state: RangeState,
+    pub(super) pins: u32,
+    pub(super) serial: Option<Serial>,
 }
 
 /// The ledger of one window.
 #[derive(Debug)]
 pub struct Window {
     geometry: Geometry,
-    slots: Vec<Slot>,
-    free: Vec<RangeId>,
-    index: KeyMap,
-    totals: Totals,
+    pub(super) slots: Vec<Slot>,
+    pub(super) free: Vec<RangeId>,
+    pub(super) index: KeyMap,
+    pub(super) totals: Totals,
     /// How many ranges may hold something at once; see [`Window::limit_live`].
-    live_limit: usize,
+    pub(super) live_limit: usize,
     next_serial: u64,
 }
 
@@ -163,15 +144,6 @@ impl Window {
             .map(|(chunk, slot)| (chunk, RangeId::from_index(slot)))
     }
 
-    /// Returns the first range of unknown fate from `from` on, for repair.
-    pub fn next_unknown(&self, from: usize) -> Option<RangeId> {
-        let rest = self.slots.get(from..)?;
-        let step = rest
-            .iter()
-            .position(|slot| matches!(slot.state, RangeState::Unknown(_)))?;
-        Some(RangeId::from_index((from + step) as u32))
-    }
-
     /// Pins the range of `chunk` if it shows at least `len` bytes with `rights`.
     pub fn pin(&mut self, inode: InodeKey, chunk: Chunk, len: u32, rights: Rights) -> Pinning {
         let Some(range) = self.find(inode, chunk) else {
@@ -234,30 +206,6 @@ impl Window {
         }
         let range = *self.free.last().ok_or(Refusal::NoFreeRange)?;
         self.start_map(range, mapping, None)
-    }
-
-    /// Takes a range of unknown fate for `chunk`: a mapping that succeeds in the
-    /// place of the old one proves the state as well as an unmapping does. By
-    /// the specification it replaces what was there; QEMU refuses if something
-    /// was. `len` must equal the unknown length, so that nothing of the old
-    /// mapping can stick out.
-    ///
-    /// # Errors
-    /// As [`begin_map`](Self::begin_map); `NoSuchRange`; `State` if `range` is not Unknown.
-    pub fn begin_map_over(
-        &mut self,
-        range: RangeId,
-        inode: InodeKey,
-        chunk: Chunk,
-        len: u32,
-        rights: Rights,
-    ) -> Result<MapToken, Refusal> {
-        let mapping = self.vet(inode, chunk, len, rights)?;
-        match self.state(range).ok_or(Refusal::NoSuchRange)? {
-            RangeState::Unknown(old) if old == len => self.start_map(range, mapping, Some(old)),
-            RangeState::Unknown(_) => Err(Refusal::Length),
-            _ => Err(Refusal::State),
-        }
     }
 
     /// Ends a mapping that succeeded. The range comes pinned for the caller, so
@@ -390,71 +338,12 @@ impl Window {
             .map_err(|_| RemapError::Stale)
     }
 
-    /// Begins to repair a range of unknown fate by unmapping exactly what may be
-    /// there. If that fails too, [`begin_map_over`](Self::begin_map_over) or a
-    /// reset of the device is left.
-    ///
-    /// # Errors
-    /// `NoSuchRange`; `State` unless Unknown.
-    pub fn begin_repair(&mut self, range: RangeId) -> Result<RepairToken, Refusal> {
-        let RangeState::Unknown(len) = self.state(range).ok_or(Refusal::NoSuchRange)? else {
-            return Err(Refusal::State);
-        };
-        let request = self.unmap_request(range, len)?;
-        self.set(range, RangeState::Repairing(len));
-        Ok(RepairToken {
-            range,
-            serial: self.issue(range),
-            request,
-        })
-    }
-
-    /// Ends a repair that succeeded. The range is free again.
-    ///
-    /// # Errors
-    /// The session was reset meanwhile.
-    pub fn commit_repair(&mut self, token: RepairToken) -> Result<(), Stale> {
-        self.redeem(token.range, token.serial)?;
-        self.set(token.range, RangeState::Free);
-        Ok(())
-    }
-
-    /// Ends a repair that failed. The range stays retired.
-    ///
-    /// # Errors
-    /// The session was reset meanwhile.
-    pub fn fail_repair(&mut self, token: RepairToken) -> Result<(), Stale> {
-        let RangeState::Repairing(len) = self.redeem(token.range, token.serial)? else {
-            return Err(Stale);
-        };
-        self.set(token.range, RangeState::Unknown(len));
-        Ok(())
-    }
-
-    /// Forgets everything: the device was reset, which removes all mappings and
-    /// ends all requests. Ranges that are still pinned become free with their
-    /// last pin.
-    pub fn reset(&mut self) {
-        self.index.clear();
-        self.live_limit = self.slots.len();
-        for index in 0..self.slots.len() {
-            let range = RangeId::from_index(index as u32);
-            self.slots[index].serial = None;
-            let state = if self.slots[index].pins > 0 {
-                RangeState::Orphaned
-            } else {
-                RangeState::Free
-            };
-            self.set(range, state);
-        }
-    }
-
-    fn fits(&self, len: u32) -> bool {
+    pub(super) fn fits(&self, len: u32) -> bool {
         let len = u64::from(len);
         len > 0 && len <= self.geometry.range_size() && len.is_multiple_of(self.geometry.granule())
     }
 
-    fn vet(
+    pub(super) fn vet(
         &self,
         inode: InodeKey,
         chunk: Chunk,
@@ -477,7 +366,7 @@ impl Window {
     }
 
     /// `mapping` has been vetted, `range` exists and is Free or Unknown.
-    fn start_map(
+    pub(super) fn start_map(
         &mut self,
         range: RangeId,
         mapping: Mapping,
@@ -522,14 +411,14 @@ impl Window {
         Ok(())
     }
 
-    fn unmap_request(&self, range: RangeId, len: u32) -> Result<UnmapRequest, Refusal> {
+    pub(super) fn unmap_request(&self, range: RangeId, len: u32) -> Result<UnmapRequest, Refusal> {
         let window_offset = self.geometry.window_offset(range, 0);
         window_offset
             .map(|window_offset| UnmapRequest { window_offset, len })
             .ok_or(Refusal::NoSuchRange)
     }
 
-    fn issue(&mut self, range: RangeId) -> Serial {
+    pub(super) fn issue(&mut self, range: RangeId) -> Serial {
         // 2^64 steps take longer than any machine lasts; wrapping would only skip 0.
         let serial = NonZeroU64::new(self.next_serial).unwrap_or(NonZeroU64::MIN);
         self.next_serial = self.next_serial.wrapping_add(1);
@@ -538,7 +427,7 @@ impl Window {
     }
 
     /// Checks a token against its range and takes the serial off it.
-    fn redeem(&mut self, range: RangeId, serial: Serial) -> Result<RangeState, Stale> {
+    pub(super) fn redeem(&mut self, range: RangeId, serial: Serial) -> Result<RangeState, Stale> {
         let slot = self.slots.get_mut(range.index()).ok_or(Stale)?;
         if slot.serial != Some(serial) {
             return Err(Stale);
@@ -548,7 +437,7 @@ impl Window {
     }
 
     /// The only place that changes a state: keeps totals and free list in step.
-    fn set(&mut self, range: RangeId, next: RangeState) {
+    pub(super) fn set(&mut self, range: RangeId, next: RangeState) {
         let old = core::mem::replace(&mut self.slots[range.index()].state, next);
         log::trace!("dax range {}: {old:?} -> {next:?}", range.index());
         self.totals.leave(old);
@@ -563,84 +452,5 @@ impl Window {
             (false, true) => self.free.push(range),
             _ => {}
         }
-    }
-}
-
-/// Why a [`Window::remap`] did not begin.
-#[derive(Debug, PartialEq, Eq)]
-pub enum RemapError {
-    /// The length is impossible. The range is still to be unmapped.
-    Length(UnmapToken),
-    /// The session was reset meanwhile.
-    Stale,
-}
-
-impl Totals {
-    fn part(&mut self, state: RangeState) -> (&mut usize, u64) {
-        match state {
-            RangeState::Free => (&mut self.free, 0),
-            RangeState::Mapped(mapping) => (&mut self.mapped, mapping.len.into()),
-            RangeState::Unmapping(mapping) => (&mut self.busy, mapping.len.into()),
-            RangeState::Mapping { .. } | RangeState::Repairing(_) => (&mut self.busy, 0),
-            RangeState::Unknown(_) => (&mut self.unknown, 0),
-            RangeState::Orphaned => (&mut self.orphaned, 0),
-        }
-    }
-
-    fn leave(&mut self, state: RangeState) {
-        let (count, bytes) = self.part(state);
-        *count -= 1;
-        self.mapped_bytes -= bytes;
-    }
-
-    fn enter(&mut self, state: RangeState) {
-        let (count, bytes) = self.part(state);
-        *count += 1;
-        self.mapped_bytes += bytes;
-    }
-}
-
-#[cfg(test)]
-impl Window {
-    /// Walks everything and compares it with the invariants at the top.
-    pub(super) fn check(&self) {
-        let mut totals = Totals::default();
-        let mut indexed = 0;
-        for (at, slot) in self.slots.iter().enumerate() {
-            let range = RangeId::from_index(at as u32);
-            totals.enter(slot.state);
-            totals.pins += u64::from(slot.pins);
-            let listed = self.free.iter().filter(|&&free| free == range).count();
-            assert_eq!(
-                listed,
-                usize::from(slot.state == RangeState::Free),
-                "free list"
-            );
-            if let RangeState::Mapping { mapping, .. }
-            | RangeState::Mapped(mapping)
-            | RangeState::Unmapping(mapping) = slot.state
-            {
-                indexed += 1;
-                assert_eq!(
-                    self.find(mapping.inode, mapping.chunk),
-                    Some(range),
-                    "index"
-                );
-                assert!(self.fits(mapping.len), "length");
-            }
-            let pinnable = matches!(slot.state, RangeState::Mapped(_) | RangeState::Orphaned);
-            assert!(slot.pins == 0 || pinnable, "pins on {:?}", slot.state);
-            assert!(
-                slot.pins > 0 || slot.state != RangeState::Orphaned,
-                "orphan"
-            );
-            let busy = matches!(
-                slot.state,
-                RangeState::Mapping { .. } | RangeState::Unmapping(_) | RangeState::Repairing(_)
-            );
-            assert_eq!(slot.serial.is_some(), busy, "serial on {:?}", slot.state);
-        }
-        assert_eq!(self.index.len(), indexed, "index size");
-        assert_eq!(self.totals, totals);
     }
 }

@@ -92,9 +92,7 @@ impl<P: Policy> Run<'_, P> {
         if let Step::Map(token) = step {
             self.outcome.maps += 1;
             self.outcome.ahead += 1;
-            self.pool
-                .commit_ahead(token, access, chunk_len)
-                .expect("session lives");
+            self.pool.commit_ahead(token).expect("session lives");
         }
     }
 

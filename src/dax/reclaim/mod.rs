@@ -24,16 +24,24 @@
 //! (history of absent entries decides admission), ski rental (read until the
 //! reads have cost a mapping).
 
+mod account;
+mod ghost;
+mod heap;
+mod learn;
+mod list;
+mod order;
+mod score;
+
 use alloc::vec::Vec;
 
+use self::ghost::{Ghosts, History};
+use self::heap::Heap;
+use self::learn::{Bursts, Newcomers};
+use self::list::List;
+use self::score::{Decay, Score};
 use super::geometry::{Chunk, InodeKey, RangeId};
-use super::ghost::{Ghosts, History, Start};
-use super::heap::Heap;
 use super::keymap::FileChunk;
-use super::learn::{Bursts, Newcomers};
-use super::list::List;
 use super::policy::{Access, Admission, Costs, Kind, Policy};
-use super::score::{Decay, Score};
 
 /// Where a mapped range is listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,235 +157,6 @@ impl Reclaim {
 
     fn window(&self) -> usize {
         self.entries.len()
-    }
-
-    /// How many ranges may be passing.
-    fn room(&self) -> usize {
-        self.room.max(self.streams).min(self.window())
-    }
-
-    /// How many bursts ago an access still belongs to the current burst.
-    fn near(&self) -> u64 {
-        (self.window() as u64 / 8).min(8)
-    }
-
-    fn map_cost(&self) -> u64 {
-        self.costs.map.into()
-    }
-
-    fn bursts_of(&mut self, start: Start) -> &mut Bursts {
-        &mut self.bursts[usize::from(start == Start::InSequence)]
-    }
-
-    fn class(access: &Access) -> usize {
-        usize::from(access.chunk_len > Self::SMALL)
-    }
-
-    /// Adds an access to a history. `absent` if the chunk is not mapped. Says
-    /// whether a burst began.
-    fn note(&mut self, history: &mut History, access: &Access, absent: bool) -> bool {
-        self.clock += 1;
-        // A sequential run is one burst however many others go on beside it.
-        let runs_on = access.run > 0 && access.at > 0;
-        let elapsed = self.tick - history.last > self.near()
-            || self.tick - history.began > self.window() as u64;
-        let begins = !history.known || (elapsed && !runs_on);
-        if begins {
-            self.tick += 1;
-            if self.tick.is_multiple_of(self.window() as u64) {
-                self.streams = self.streams.saturating_sub(1);
-            }
-            history.began = self.tick;
-            history.began_at = self.clock;
-            history.regret = 0;
-            history.cuts = 0;
-            history.burst = 0;
-            history.prior = history.score;
-            history.absent = (absent && access.kind == Kind::Copy).then_some(if access.run > 0 {
-                Start::InSequence
-            } else {
-                Start::Anew
-            });
-            if let Some(start) = history.absent {
-                self.bursts_of(start).begin();
-            }
-        }
-        if !history.known && access.kind == Kind::Copy {
-            history.newcomer = self.newcomers.arrive(Self::class(access));
-        }
-        history.last = self.tick;
-        history.known = true;
-
-        let (cost, saving) = (self.costs.map, self.costs.saving(access));
-        let gain = saving.min(cost.saturating_sub(history.burst).into());
-        if gain > 0 {
-            history.score = self.decay.add(history.score, gain, self.tick);
-            history.burst += gain as u32;
-            if history.burst >= cost
-                && let Some(start) = history.absent
-            {
-                self.bursts_of(start).pay();
-            }
-        }
-        let more = saving.min(cost.saturating_sub(history.later).into());
-        if more > 0 && history.prior > Score::default() {
-            history.later += more as u32;
-            if history.later >= cost && access.kind == Kind::Copy {
-                self.newcomers.pay(history.newcomer);
-            }
-        }
-        begins
-    }
-
-    /// Says whether the current burst of an absent chunk pays for a mapping by
-    /// itself, if it takes the place of `replaced`.
-    fn burst_pays(
-        &mut self,
-        history: &History,
-        access: &Access,
-        free: usize,
-        replaced: Option<u32>,
-    ) -> bool {
-        let mut price = self.map_cost() << history.cuts.min(5);
-        if free == 0 {
-            let Some(slot) = replaced else {
-                // Every range is in the middle of a run: do not cut that short.
-                return false;
-            };
-            if self.goes_on(slot, history) {
-                price += self.value(&self.entries[slot as usize].history);
-            }
-        }
-        if history.cuts > 0 {
-            return u64::from(history.regret) >= price;
-        }
-        let usual = history
-            .absent
-            .is_some_and(|start| self.bursts_of(start).mostly_pay());
-        usual || u64::from(history.regret) + self.expected(access) >= price
-    }
-
-    /// What the current sequential run lets expect of the rest of the chunk: as
-    /// much again as it has moved.
-    fn expected(&self, access: &Access) -> u64 {
-        let rest = u64::from(access.chunk_len.saturating_sub(access.at + access.len));
-        let pieces = rest.min(access.run) / u64::from(access.len.max(1));
-        pieces * self.costs.saving(access)
-    }
-
-    fn value(&self, history: &History) -> u64 {
-        self.decay.value(history.score, self.tick)
-    }
-
-    /// Finds the range that should go next, among those that no run is about to
-    /// need.
-    fn candidate(&self, allowed: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
-        let mut fits = |slot: u32| !self.is_due(slot) && allowed(slot);
-        if self.passing.len() >= self.room()
-            && let Some(slot) = self
-                .passing
-                .iter()
-                .take(Self::LOOK_AT)
-                .find(|&slot| fits(slot))
-        {
-            return Some(slot);
-        }
-        let least = self.kept.least().map(|(_, slot)| slot);
-        least
-            .filter(|&slot| fits(slot))
-            // The lowest is pinned or due, which is rare: the least of the low ones.
-            .or_else(|| {
-                let low = self.kept.iter().take(Self::LOOK_AT);
-                let fit = low.filter(|&(_, slot)| fits(slot));
-                fit.min().map(|(_, slot)| slot)
-            })
-            .or_else(|| {
-                self.passing
-                    .iter()
-                    .take(Self::LOOK_AT)
-                    .find(|&slot| fits(slot))
-            })
-    }
-
-    /// Says whether the burst that brought a range in goes on beside the one of
-    /// `history`: it was accessed since that one began.
-    fn goes_on(&self, slot: u32, history: &History) -> bool {
-        self.entries[slot as usize].touched > history.began_at
-    }
-
-    /// What would be lost with a range, from the point of view of a chunk that is
-    /// to replace it.
-    fn loss(&self, slot: u32, history: &History) -> u64 {
-        let entry = &self.entries[slot as usize];
-        let value = self.value(&entry.history);
-        if entry.place == Place::Passing && !self.goes_on(slot, history) {
-            // It is there for its burst, which is over; count what was before.
-            return value.saturating_sub(entry.history.burst.into());
-        }
-        value
-    }
-
-    /// Lists a range that is nowhere.
-    fn place(&mut self, slot: u32) {
-        let history = self.entries[slot as usize].history;
-        let (kept, room, window) = (self.kept.len(), self.room(), self.window());
-        let may_grow = kept + room < window;
-        let unused = kept + self.passing.len() + room < window;
-        let least = self.kept.least();
-        let beats = least.is_some_and(|(least, _)| {
-            history.promising
-                || history.prior > least
-                || self.value(&history) > self.decay.value(least, self.tick) + self.map_cost()
-        });
-        if unused || beats || (may_grow && history.prior > Score::default()) {
-            if !may_grow && let Some((_, demoted)) = least {
-                self.kept.remove(demoted);
-                self.entries[demoted as usize].place = Place::Passing;
-                self.passing.push_first(demoted);
-            }
-            self.entries[slot as usize].place = Place::Kept;
-            self.kept.set(slot, history.score);
-        } else {
-            self.entries[slot as usize].place = Place::Passing;
-            self.passing.push_last(slot);
-        }
-    }
-
-    fn unlist(&mut self, slot: u32) {
-        match self.entries[slot as usize].place {
-            Place::Nowhere => {}
-            Place::Kept => self.kept.remove(slot),
-            Place::Passing => self.passing.remove(slot),
-        }
-        self.entries[slot as usize].place = Place::Nowhere;
-    }
-
-    fn enter(&mut self, range: RangeId, access: &Access, history: History) {
-        let slot = range.index() as u32;
-        self.unlist(slot);
-        let clock = self.clock;
-        let entry = &mut self.entries[slot as usize];
-        entry.touched = clock;
-        entry.key = (access.inode, access.chunk);
-        entry.history = history;
-        entry.history.tried = true;
-        entry.due = 0;
-        entry.ahead = false;
-        self.place(slot);
-    }
-
-    fn widen(&mut self) {
-        let step = (self.window() / 16).max(1);
-        self.room = (self.room + step).min(self.window().saturating_sub(1).max(1));
-    }
-
-    fn notice_streams(&mut self, passing: usize) {
-        self.streams = passing.min((self.window() / 2).max(1));
-    }
-
-    /// Says whether a run is expected to need the range soon.
-    fn is_due(&self, slot: u32) -> bool {
-        self.entries[slot as usize].due >= self.clock
     }
 
     fn remember(&mut self, key: FileChunk, history: History) {
@@ -578,5 +357,24 @@ impl Policy for Reclaim {
         self.kept.clear();
         self.passing.clear();
         self.ghosts.clear();
+    }
+}
+
+#[cfg(test)]
+impl Reclaim {
+    /// Compares the lists with the ranges that are mapped.
+    pub(in crate::dax) fn check(&self, mapped: &[bool]) {
+        for (slot, (entry, &mapped)) in self.entries.iter().zip(mapped).enumerate() {
+            let slot = slot as u32;
+            let kept = self.kept.iter().filter(|&(_, other)| other == slot).count();
+            let passing = self.passing.iter().filter(|&other| other == slot).count();
+            assert_eq!(kept, usize::from(entry.place == Place::Kept));
+            assert_eq!(passing, usize::from(entry.place == Place::Passing));
+            assert_eq!(kept + passing, usize::from(mapped), "range {slot}");
+            let score = self.kept.iter().find(|&(_, other)| other == slot);
+            assert!(score.is_none_or(|(score, _)| score == entry.history.score));
+            let ghost = self.ghosts.get(entry.key);
+            assert!(!mapped || ghost.is_none(), "range {slot} has a ghost");
+        }
     }
 }

@@ -6,7 +6,7 @@
 
 use alloc::vec::Vec;
 
-use super::keymap::{FileChunk, KeyMap};
+use super::super::keymap::{FileChunk, KeyMap};
 use super::list::List;
 use super::score::Score;
 
