@@ -5,6 +5,7 @@
 extern crate alloc;
 
 pub mod conn;
+pub mod dax;
 pub mod device;
 pub mod errno;
 pub mod error;
