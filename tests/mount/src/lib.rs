@@ -14,7 +14,7 @@
 //! | [`operations`] | what a file system answers, one method for each request |
 //! | [`value`] | what the answers are made of |
 //! | [`mount`] | `/dev/fuse`, mount(2), umount(2) |
-//! | [`serve`] | the threads that serve a mount |
+//! | [`mod@serve`] | the threads that serve a mount |
 //!
 //! The layouts are those of `include/uapi/linux/fuse.h` (7.38 and later). They
 //! are written down here a second time on purpose, apart from the driver's own,
