@@ -171,7 +171,7 @@ impl<P: Platform> Connection<P> {
 
     /// Writes header and arguments into the slot's page.
     fn encode<R: Request>(&self, slot: &Slot<P>, request: &R, class: Class) -> Result<()> {
-        let unique = self.unique();
+        let unique = request.unique().unwrap_or_else(|| self.unique());
         let limits = self.limits();
         let credentials = if class.is_forced() {
             Credentials::DRIVER
