@@ -404,6 +404,17 @@ impl<P: Platform> Inode<P> {
         Ok((mode & clear != 0 && !privileged).then_some(mode & !clear))
     }
 
+    /// Returns what a change of data outdates: the mode as well, where there are
+    /// set-id bits for the server to clear.
+    pub(super) fn written(&self) -> Stale {
+        let set_ids = self.last_attr().mode.permissions() & (Mode::SET_UID | Mode::SET_GID);
+        if set_ids != 0 && self.server_clears_set_ids() {
+            Stale::WRITTEN | Stale::MODE
+        } else {
+            Stale::WRITTEN
+        }
+    }
+
     /// Clears set-id bits before data are written, where nobody else does.
     pub(super) fn clear_set_ids(self: &Arc<Self>) -> Result<()> {
         let suspicious = self.last_attr().mode.permissions() & (Mode::SET_UID | Mode::SET_GID) != 0;

@@ -161,7 +161,7 @@ impl<P: Platform> Inode<P> {
     /// Notes that the file was cut or extended to `size`.
     pub(super) fn truncated(&self, size: u64) {
         self.set_unsynced();
-        self.attr_became(Stale::WRITTEN, |attr| attr.size = size);
+        self.attr_became(self.written(), |attr| attr.size = size);
     }
 }
 
@@ -208,6 +208,17 @@ impl<P: Platform> File<P> {
     /// The handle, where the server has one.
     pub(super) fn fh(&self) -> Option<FileHandle> {
         Some(self.handle.fh)
+    }
+
+    /// Refuses positions in a file that has none, by its type or because the
+    /// server says so.
+    pub(super) fn check_seekable(&self) -> Result<()> {
+        let stream = FopenFlags::STREAM | FopenFlags::NONSEEKABLE;
+        if self.handle.fopen.intersects(stream) || self.inode().file_type() == FileType::Fifo {
+            Err(Error::caller(Errno::ESPIPE))
+        } else {
+            Ok(())
+        }
     }
 
     /// Changes attributes through the open file: its size may be changed whatever

@@ -29,9 +29,11 @@ pub(super) struct Owned {
 
 impl Owned {
     fn conflicts(&self, other: &Self) -> bool {
-        self.owner != other.owner
-            && self.overlaps(other)
-            && (self.lock.kind == LockKind::Write || other.lock.kind == LockKind::Write)
+        let in_the_way = matches!(
+            (self.lock.kind, other.lock.kind),
+            (LockKind::Write, LockKind::Write | LockKind::Read) | (LockKind::Read, LockKind::Write)
+        );
+        in_the_way && self.owner != other.owner && self.overlaps(other)
     }
 
     fn overlaps(&self, other: &Self) -> bool {
@@ -92,7 +94,8 @@ fn rests(old: &Owned, cut: &Owned) -> impl Iterator<Item = Owned> {
         },
         ..*old
     };
-    let before = (old.lock.start < cut.lock.start).then(|| part(old.lock.start, cut.lock.start - 1));
+    let before =
+        (old.lock.start < cut.lock.start).then(|| part(old.lock.start, cut.lock.start - 1));
     let behind = (old.lock.end > cut.lock.end).then(|| part(cut.lock.end + 1, old.lock.end));
     before.into_iter().chain(behind)
 }
@@ -163,8 +166,7 @@ impl<T> LockTable<T> {
     /// Sets or drops a lock if nothing is in the way. Returns whether it did;
     /// wakes who can go on then.
     pub(super) fn set(&mut self, file: FileKey, owned: Owned, wake: impl FnMut(&T)) -> bool {
-        let unlock = owned.lock.kind == LockKind::Unlock;
-        if !unlock && self.conflict(file, &owned).is_some() {
+        if self.conflict(file, &owned).is_some() {
             return false;
         }
         let held = self.files.entry(file).or_default();
@@ -185,10 +187,8 @@ impl<T> LockTable<T> {
         thread: T,
         wake: impl FnMut(&T),
     ) -> Outcome {
-        let polite = || {
-            self.waits_behind(file, &owned, self.waiting.len())
-                && !self.holds_any(owned.owner)
-        };
+        let polite =
+            || self.waits_behind(file, &owned, self.waiting.len()) && !self.holds_any(owned.owner);
         let free = self.conflict(file, &owned).is_none();
         if free && !polite() {
             self.set(file, owned, wake);
@@ -249,6 +249,14 @@ impl<T> LockTable<T> {
 
     /// Gives to those in line for `file` what is free now.
     fn grant(&mut self, file: FileKey, mut wake: impl FnMut(&T)) {
+        // What is given may replace a stronger lock of the same owner's, and so
+        // make room for somebody who came before.
+        while self.grant_once(file, &mut wake) {}
+    }
+
+    /// Returns whether anybody got his lock.
+    fn grant_once(&mut self, file: FileKey, mut wake: impl FnMut(&T)) -> bool {
+        let mut any = false;
         for at in 0..self.waiting.len() {
             let Waiter {
                 file: theirs,
@@ -265,7 +273,9 @@ impl<T> LockTable<T> {
             self.files.entry(file).or_default().set(wanted);
             self.waiting[at].granted = true;
             wake(&self.waiting[at].thread);
+            any = true;
         }
+        any
     }
 
     /// Returns whether one of the first `place` in line wants what conflicts.
@@ -296,7 +306,12 @@ impl<T> LockTable<T> {
                 }
                 seen.push(holder.owner);
                 let theirs = |w: &&Waiter<T>| !w.granted && w.wanted.owner == holder.owner;
-                next.extend(self.waiting.iter().filter(theirs).map(|w| (w.file, w.wanted)));
+                next.extend(
+                    self.waiting
+                        .iter()
+                        .filter(theirs)
+                        .map(|w| (w.file, w.wanted)),
+                );
             }
         }
         false

@@ -31,6 +31,7 @@
 
 mod acl;
 mod attr;
+mod calls;
 mod create;
 mod dentry;
 mod description;

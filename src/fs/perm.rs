@@ -77,9 +77,9 @@ impl<P: Platform> Inode<P> {
             return Ok(false);
         }
         let belongs = |gid| caller.gid == gid || self.fs.platform().in_group(gid);
-        // The group bits are the list's mask: without any it grants nothing to
-        // those whom it names, and less than the mode to nobody else.
-        if mode & 0o070 != 0
+        // The group bits are the list's mask: without any it grants nothing but
+        // what the bits for others do, and those only to whom it does not name.
+        if (mode & 0o070 != 0 || class(0))
             && let Some(acl) = self.acl()?
         {
             return Ok(acl.allows(wanted, caller.uid, attr.gid, belongs));

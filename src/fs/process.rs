@@ -49,7 +49,7 @@ pub struct Process<P: Platform> {
     root: Arc<Inode<P>>,
     cwd: SpinLock<Arc<Inode<P>>>,
     files: SpinLock<Vec<Option<Arc<Description<P>>>>>,
-    owner: LockOwner,
+    pub(super) owner: LockOwner,
 }
 
 impl<P: Platform> Process<P> {
@@ -95,7 +95,7 @@ impl<P: Platform> Process<P> {
         Walk::new(&self.root, &self.start(at)?, path, trust)
     }
 
-    fn with_inode<T>(
+    pub(super) fn with_inode<T>(
         &self,
         at: At,
         path: &[u8],
@@ -315,7 +315,9 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of pread(2).
     pub fn pread(&self, fd: Fd, buf: &mut [u8], offset: u64) -> Result<usize> {
-        self.file(fd)?.read_at(offset, buf)
+        let file = self.file(fd)?;
+        file.check_seekable()?;
+        file.read_at(offset, buf)
     }
 
     /// Writes at `offset`, the position untouched: pwrite(2). Blocks.
@@ -324,7 +326,9 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of pwrite(2).
     pub fn pwrite(&self, fd: Fd, data: &[u8], offset: u64) -> Result<usize> {
-        self.file(fd)?.write_at(offset, data)
+        let file = self.file(fd)?;
+        file.check_seekable()?;
+        file.write_at(offset, data)
     }
 
     /// Moves the position: lseek(2). Blocks if the size must be asked for.
