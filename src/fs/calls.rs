@@ -3,6 +3,7 @@
 //! What a path names is as in the other calls; `f` in front of a name means an
 //! open file.
 
+use super::xattr::{check_new, checked};
 use super::{At, Fd, IoctlResult, LockWait, Process, Statx, Symlinks};
 use crate::errno::Errno;
 use crate::error::{Error, Result};
@@ -30,6 +31,7 @@ impl<P: Platform> Process<P> {
         name: &[u8],
         value: &mut [u8],
     ) -> Result<usize> {
+        checked(name)?;
         self.with_inode(at, path, symlinks, |inode| inode.get_xattr(name, value))
     }
 
@@ -56,6 +58,7 @@ impl<P: Platform> Process<P> {
         value: &[u8],
         flags: XattrFlags,
     ) -> Result<()> {
+        check_new(name, value, flags)?;
         self.with_inode(at, path, symlinks, |inode| {
             inode.set_xattr(name, value, flags)
         })
@@ -104,6 +107,7 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of removexattr(2).
     pub fn removexattr(&self, at: At, path: &[u8], symlinks: Symlinks, name: &[u8]) -> Result<()> {
+        checked(name)?;
         self.with_inode(at, path, symlinks, |inode| inode.remove_xattr(name))
     }
 
@@ -162,7 +166,7 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of fallocate(2).
     pub fn fallocate(&self, fd: Fd, mode: FallocateMode, offset: u64, len: u64) -> Result<()> {
-        self.file(fd)?.allocate(offset, len, mode)
+        self.description(fd)?.writable()?.allocate(offset, len, mode)
     }
 
     /// Copies up to `len` bytes from one open file to another, on the server if it

@@ -62,6 +62,14 @@ impl<P: Platform> Description<P> {
         }
     }
 
+    /// Returns the file for writing, for which no directory is open.
+    pub(super) fn writable(&self) -> Result<&Arc<File<P>>> {
+        match &self.kind {
+            Kind::File(file, _) => Ok(file),
+            Kind::Dir(..) | Kind::Place(_) => Err(Error::caller(Errno::EBADF)),
+        }
+    }
+
     fn platform(&self) -> &P {
         self.inode().fs.platform()
     }
@@ -87,6 +95,7 @@ impl<P: Platform> Description<P> {
     }
 
     pub(super) fn write(&self, data: &[u8]) -> Result<usize> {
+        self.writable()?;
         let (file, position) = self.positioned()?;
         if file.server_flags().contains(FopenFlags::STREAM) {
             return file.write_at(0, data);
@@ -169,6 +178,7 @@ impl<P: Platform> Description<P> {
                 }
                 Ok(metadata)
             }
+            Kind::Dir(..) if changes.size.is_some() => Err(Error::caller(Errno::EINVAL)),
             Kind::Dir(inode, ..) => inode.set_metadata(changes),
             Kind::Place(_) => Err(Error::caller(Errno::EBADF)),
         }

@@ -190,6 +190,13 @@ impl<P: Platform> Process<P> {
         permissions: u32,
         trust: Trust,
     ) -> Result<Description<P>> {
+        let flags = if flags.contains(OpenFlags::PATH) {
+            // A place is neither read nor written nor made.
+            let kept = OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW | OpenFlags::CLOEXEC;
+            flags & (kept | OpenFlags::PATH)
+        } else {
+            flags
+        };
         if flags.contains(OpenFlags::TMPFILE) {
             let dir = self.walk(at, path, trust)?.find(Last::Follow)?;
             return Ok(Description::of_file(dir.tmpfile(flags, permissions)?));
@@ -209,8 +216,14 @@ impl<P: Platform> Process<P> {
         let mut parent = self.walk(at, path, trust)?.parent()?;
         // Somebody may make the file, or remove it, between the two questions.
         for _ in 0..32 {
-            if parent.slash || matches!(parent.name(), b"." | b"..") {
-                return Err(Error::caller(Errno::EISDIR));
+            let errno = match parent.name() {
+                b"" | b"." | b".." if exclusive => Some(Errno::EEXIST),
+                b"" | b"." | b".." => Some(Errno::EISDIR),
+                _ if parent.slash => Some(Errno::EISDIR),
+                _ => None,
+            };
+            if let Some(errno) = errno {
+                return Err(Error::caller(errno));
             }
             if !exclusive {
                 match parent.dir.lookup(parent.name()) {
@@ -326,7 +339,8 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of pwrite(2).
     pub fn pwrite(&self, fd: Fd, data: &[u8], offset: u64) -> Result<usize> {
-        let file = self.file(fd)?;
+        let description = self.description(fd)?;
+        let file = description.writable()?;
         file.check_seekable()?;
         file.write_at(offset, data)
     }
@@ -536,14 +550,10 @@ impl<P: Platform> Process<P> {
         new_path: &[u8],
         flags: RenameFlags,
     ) -> Result<()> {
+        super::remove::check_flags(flags)?;
         self.with_parent(at, path, |from| {
             self.with_parent(new_at, new_path, |to| {
-                if from.name().is_empty() || to.name().is_empty() {
-                    return Err(Error::caller(Errno::EBUSY));
-                }
-                if (from.slash || to.slash) && !from.dir.lookup(from.name())?.is_dir() {
-                    return Err(Error::caller(Errno::ENOTDIR));
-                }
+                check_rename_ends(from, to, flags)?;
                 from.dir.rename(from.name(), &to.dir, to.name(), flags)
             })
         })
@@ -617,6 +627,46 @@ fn new_in<'a, P: Platform>(parent: &'a Parent<'_, P>) -> Result<&'a Arc<Inode<P>
     match parent.name() {
         b"" | b"." | b".." => Err(Error::caller(Errno::EEXIST)),
         _ => Ok(&parent.dir),
+    }
+}
+
+/// Checks the last parts of the paths of a rename, in the order of Linux.
+fn check_rename_ends<P: Platform>(
+    from: &Parent<'_, P>,
+    to: &Parent<'_, P>,
+    flags: RenameFlags,
+) -> Result<()> {
+    let ordinary = |parent: &Parent<'_, P>| !matches!(parent.name(), b"" | b"." | b"..");
+    if !ordinary(from) {
+        return Err(Error::caller(Errno::EBUSY));
+    }
+    if !ordinary(to) {
+        let exclusive = flags.contains(RenameFlags::NOREPLACE);
+        return Err(Error::caller(if exclusive {
+            Errno::EEXIST
+        } else {
+            Errno::EBUSY
+        }));
+    }
+    if !from.slash && !to.slash {
+        return Ok(());
+    }
+    let moved = from.dir.lookup(from.name())?;
+    let exchange = flags.contains(RenameFlags::EXCHANGE);
+    let refused = if moved.is_dir() {
+        exchange && to.slash && !to.dir.lookup(to.name())?.is_dir()
+    } else if exchange {
+        from.slash || !to.dir.lookup(to.name())?.is_dir()
+    } else {
+        if flags.contains(RenameFlags::NOREPLACE) && to.dir.lookup(to.name()).is_ok() {
+            return Err(Error::caller(Errno::EEXIST));
+        }
+        true
+    };
+    if refused {
+        Err(Error::caller(Errno::ENOTDIR))
+    } else {
+        Ok(())
     }
 }
 

@@ -131,7 +131,14 @@ impl<P: Platform> File<P> {
             return Err(Error::caller(Errno::EFBIG));
         }
         let same = alloc::sync::Arc::ptr_eq(from, to);
-        if same && offset < target_offset + len && target_offset < offset + len {
+        // Only what there is to copy can overlap.
+        let len = if same {
+            let size = from.fresh_attr(Stale::SIZE, self.fh())?.size;
+            len.min(size.saturating_sub(offset))
+        } else {
+            len
+        };
+        if same && len > 0 && offset < target_offset + len && target_offset < offset + len {
             return Err(Error::caller(Errno::EINVAL));
         }
         if len == 0 {

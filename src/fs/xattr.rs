@@ -133,13 +133,7 @@ impl<P: Platform> Inode<P> {
     /// server's.
     pub fn set_xattr(self: &Arc<Self>, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
         self.check()?;
-        if !XattrFlags::all().contains(flags) {
-            return Err(Error::caller(Errno::EINVAL));
-        }
-        let name = checked(name)?;
-        if value.len() > XATTR_VALUE_MAX {
-            return Err(Error::caller(Errno::E2BIG));
-        }
+        let name = check_new(name, value, flags)?;
         self.fs.check_writable()?;
         self.may_set_xattr(name, Some(value))?;
         let request = Setxattr {
@@ -299,7 +293,23 @@ fn size_of_answer(size: u32, max: usize) -> Result<usize> {
     Ok((size as usize).min(max))
 }
 
-fn checked(name: &[u8]) -> Result<&XattrName> {
+/// Checks what there is to set, whatever it is to be set on.
+pub(super) fn check_new<'a>(
+    name: &'a [u8],
+    value: &[u8],
+    flags: XattrFlags,
+) -> Result<&'a XattrName> {
+    if !XattrFlags::all().contains(flags) {
+        return Err(Error::caller(Errno::EINVAL));
+    }
+    let name = checked(name)?;
+    if value.len() > XATTR_VALUE_MAX {
+        return Err(Error::caller(Errno::E2BIG));
+    }
+    Ok(name)
+}
+
+pub(super) fn checked(name: &[u8]) -> Result<&XattrName> {
     use crate::wire::NameError;
     XattrName::new(name).map_err(|error| match error {
         NameError::Empty | NameError::TooLong => Error::caller(Errno::ERANGE),
