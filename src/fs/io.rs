@@ -141,7 +141,12 @@ impl<P: Platform> File<P> {
         match result {
             Ok(n) => {
                 let end = start + n as u64;
-                inode.attr_became(Stale::WRITTEN, |attr| attr.size = attr.size.max(end));
+                // Somebody else may have appended as well: only the server knows
+                // where the end is now.
+                let size = if append { Stale::SIZE } else { Stale::empty() };
+                inode.attr_became(inode.written() | size, |attr| {
+                    attr.size = attr.size.max(end);
+                });
             }
             // Some of it may be there.
             Err(_) => inode.attr_changed(Stale::all()),

@@ -6,8 +6,6 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::Relaxed;
 
 use super::description::Description;
 use super::file::Durable;
@@ -51,17 +49,14 @@ pub struct Process<P: Platform> {
     root: Arc<Inode<P>>,
     cwd: SpinLock<Arc<Inode<P>>>,
     files: SpinLock<Vec<Option<Arc<Description<P>>>>>,
-    owner: LockOwner,
+    pub(super) owner: LockOwner,
 }
-
-/// Lock owners are numbered; 0 stands for nobody.
-static NEXT_OWNER: AtomicU64 = AtomicU64::new(1);
 
 impl<P: Platform> Process<P> {
     /// Makes a process at the root of a mount.
     pub fn new(mount: &Mount<P>) -> Self {
         let root = mount.root().clone();
-        let owner = LockOwner(NEXT_OWNER.fetch_add(1, Relaxed));
+        let owner = super::lock::new_owner();
         Self {
             cwd: SpinLock::new(root.clone()),
             root,
@@ -100,7 +95,7 @@ impl<P: Platform> Process<P> {
         Walk::new(&self.root, &self.start(at)?, path, trust)
     }
 
-    fn with_inode<T>(
+    pub(super) fn with_inode<T>(
         &self,
         at: At,
         path: &[u8],
@@ -195,6 +190,13 @@ impl<P: Platform> Process<P> {
         permissions: u32,
         trust: Trust,
     ) -> Result<Description<P>> {
+        let flags = if flags.contains(OpenFlags::PATH) {
+            // A place is neither read nor written nor made.
+            let kept = OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW | OpenFlags::CLOEXEC;
+            flags & (kept | OpenFlags::PATH)
+        } else {
+            flags
+        };
         if flags.contains(OpenFlags::TMPFILE) {
             let dir = self.walk(at, path, trust)?.find(Last::Follow)?;
             return Ok(Description::of_file(dir.tmpfile(flags, permissions)?));
@@ -214,8 +216,14 @@ impl<P: Platform> Process<P> {
         let mut parent = self.walk(at, path, trust)?.parent()?;
         // Somebody may make the file, or remove it, between the two questions.
         for _ in 0..32 {
-            if parent.slash || matches!(parent.name(), b"." | b"..") {
-                return Err(Error::caller(Errno::EISDIR));
+            let errno = match parent.name() {
+                b"" | b"." | b".." if exclusive => Some(Errno::EEXIST),
+                b"" | b"." | b".." => Some(Errno::EISDIR),
+                _ if parent.slash => Some(Errno::EISDIR),
+                _ => None,
+            };
+            if let Some(errno) = errno {
+                return Err(Error::caller(errno));
             }
             if !exclusive {
                 match parent.dir.lookup(parent.name()) {
@@ -320,7 +328,9 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of pread(2).
     pub fn pread(&self, fd: Fd, buf: &mut [u8], offset: u64) -> Result<usize> {
-        self.file(fd)?.read_at(offset, buf)
+        let file = self.file(fd)?;
+        file.check_seekable()?;
+        file.read_at(offset, buf)
     }
 
     /// Writes at `offset`, the position untouched: pwrite(2). Blocks.
@@ -329,7 +339,10 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of pwrite(2).
     pub fn pwrite(&self, fd: Fd, data: &[u8], offset: u64) -> Result<usize> {
-        self.file(fd)?.write_at(offset, data)
+        let description = self.description(fd)?;
+        let file = description.writable()?;
+        file.check_seekable()?;
+        file.write_at(offset, data)
     }
 
     /// Moves the position: lseek(2). Blocks if the size must be asked for.
@@ -416,7 +429,7 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of access(2).
     pub fn access(&self, at: At, path: &[u8], wanted: Access) -> Result<()> {
-        self.with_inode(at, path, Symlinks::Follow, |inode| inode.permission(wanted))
+        self.with_inode(at, path, Symlinks::Follow, |inode| inode.access(wanted))
     }
 
     /// Returns what a symbolic link points to: readlink(2). Blocks.
@@ -537,14 +550,10 @@ impl<P: Platform> Process<P> {
         new_path: &[u8],
         flags: RenameFlags,
     ) -> Result<()> {
+        super::remove::check_flags(flags)?;
         self.with_parent(at, path, |from| {
             self.with_parent(new_at, new_path, |to| {
-                if from.name().is_empty() || to.name().is_empty() {
-                    return Err(Error::caller(Errno::EBUSY));
-                }
-                if (from.slash || to.slash) && !from.dir.lookup(from.name())?.is_dir() {
-                    return Err(Error::caller(Errno::ENOTDIR));
-                }
+                check_rename_ends(from, to, flags)?;
                 from.dir.rename(from.name(), &to.dir, to.name(), flags)
             })
         })
@@ -567,7 +576,7 @@ impl<P: Platform> Process<P> {
     pub fn chdir(&self, at: At, path: &[u8]) -> Result<()> {
         let dir = self.with_inode(at, path, Symlinks::Follow, |inode| {
             inode.check_dir()?;
-            inode.permission(Access::EXEC)?;
+            inode.access(Access::EXEC)?;
             Ok(inode.clone())
         })?;
         let old = core::mem::replace(&mut *self.cwd.lock(), dir);
@@ -618,6 +627,46 @@ fn new_in<'a, P: Platform>(parent: &'a Parent<'_, P>) -> Result<&'a Arc<Inode<P>
     match parent.name() {
         b"" | b"." | b".." => Err(Error::caller(Errno::EEXIST)),
         _ => Ok(&parent.dir),
+    }
+}
+
+/// Checks the last parts of the paths of a rename, in the order of Linux.
+fn check_rename_ends<P: Platform>(
+    from: &Parent<'_, P>,
+    to: &Parent<'_, P>,
+    flags: RenameFlags,
+) -> Result<()> {
+    let ordinary = |parent: &Parent<'_, P>| !matches!(parent.name(), b"" | b"." | b"..");
+    if !ordinary(from) {
+        return Err(Error::caller(Errno::EBUSY));
+    }
+    if !ordinary(to) {
+        let exclusive = flags.contains(RenameFlags::NOREPLACE);
+        return Err(Error::caller(if exclusive {
+            Errno::EEXIST
+        } else {
+            Errno::EBUSY
+        }));
+    }
+    if !from.slash && !to.slash {
+        return Ok(());
+    }
+    let moved = from.dir.lookup(from.name())?;
+    let exchange = flags.contains(RenameFlags::EXCHANGE);
+    let refused = if moved.is_dir() {
+        exchange && to.slash && !to.dir.lookup(to.name())?.is_dir()
+    } else if exchange {
+        from.slash || !to.dir.lookup(to.name())?.is_dir()
+    } else {
+        if flags.contains(RenameFlags::NOREPLACE) && to.dir.lookup(to.name()).is_ok() {
+            return Err(Error::caller(Errno::EEXIST));
+        }
+        true
+    };
+    if refused {
+        Err(Error::caller(Errno::ENOTDIR))
+    } else {
+        Ok(())
     }
 }
 

@@ -119,16 +119,9 @@ impl<P: Platform> Inode<P> {
         new_name: &[u8],
         flags: RenameFlags,
     ) -> Result<()> {
+        check_flags(flags)?;
         let name = self.name_to_remove(name, Errno::EBUSY, Errno::EBUSY)?;
         let new_name = new_parent.name_to_remove(new_name, Errno::EBUSY, Errno::EBUSY)?;
-        // Servers drop flags that they do not know, and rename all the same.
-        let known = RenameFlags::NOREPLACE | RenameFlags::EXCHANGE | RenameFlags::WHITEOUT;
-        let exclusive = RenameFlags::NOREPLACE | RenameFlags::WHITEOUT;
-        if !known.contains(flags)
-            || flags.contains(RenameFlags::EXCHANGE) && flags.intersects(exclusive)
-        {
-            return Err(Error::caller(Errno::EINVAL));
-        }
         if !Arc::ptr_eq(&self.fs, &new_parent.fs) || self.device() != new_parent.device() {
             return Err(Error::caller(Errno::EXDEV));
         }
@@ -227,5 +220,17 @@ impl<P: Platform> Inode<P> {
             .lacking
             .unless(Opcode::Rename2, || self.fs.conn.ask(&request))
             .unwrap_or(Err(Error::caller(Errno::EINVAL)))
+    }
+}
+
+/// Servers drop flags that they do not know, and rename all the same.
+pub(super) fn check_flags(flags: RenameFlags) -> Result<()> {
+    let known = RenameFlags::NOREPLACE | RenameFlags::EXCHANGE | RenameFlags::WHITEOUT;
+    let exclusive = RenameFlags::NOREPLACE | RenameFlags::WHITEOUT;
+    let both = flags.contains(RenameFlags::EXCHANGE) && flags.intersects(exclusive);
+    if known.contains(flags) && !both {
+        Ok(())
+    } else {
+        Err(Error::caller(Errno::EINVAL))
     }
 }

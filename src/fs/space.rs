@@ -94,8 +94,10 @@ impl<P: Platform> File<P> {
             .unless(Opcode::Fallocate, || inode.fs.conn.ask(&request))
             .unwrap_or(Err(Error::caller(Errno::EOPNOTSUPP)));
         match result {
-            Ok(()) if mode.contains(FallocateMode::KEEP_SIZE) => inode.attr_changed(Stale::WRITTEN),
-            Ok(()) => inode.attr_became(Stale::WRITTEN, |attr| attr.size = attr.size.max(end)),
+            Ok(()) if mode.contains(FallocateMode::KEEP_SIZE) => {
+                inode.attr_changed(inode.written())
+            }
+            Ok(()) => inode.attr_became(inode.written(), |attr| attr.size = attr.size.max(end)),
             Err(_) => inode.attr_changed(Stale::all()),
         }
         result
@@ -129,7 +131,14 @@ impl<P: Platform> File<P> {
             return Err(Error::caller(Errno::EFBIG));
         }
         let same = alloc::sync::Arc::ptr_eq(from, to);
-        if same && offset < target_offset + len && target_offset < offset + len {
+        // Only what there is to copy can overlap.
+        let len = if same {
+            let size = from.fresh_attr(Stale::SIZE, self.fh())?.size;
+            len.min(size.saturating_sub(offset))
+        } else {
+            len
+        };
+        if same && len > 0 && offset < target_offset + len && target_offset < offset + len {
             return Err(Error::caller(Errno::EINVAL));
         }
         if len == 0 {
@@ -147,7 +156,7 @@ impl<P: Platform> File<P> {
         match result {
             Some(Ok(n)) => {
                 let end = target_offset + n;
-                to.attr_became(Stale::WRITTEN, |attr| attr.size = attr.size.max(end));
+                to.attr_became(to.written(), |attr| attr.size = attr.size.max(end));
                 Ok(n)
             }
             Some(Err(error)) => {
