@@ -92,6 +92,7 @@ impl Glue {
                 0 => drop(self.pool.window_mut().lose_unmap(token)),
                 1 => drop(self.pool.cancel_unmap(token)),
                 _ => {
+                    // Stale after a reset; the claim then finds free ranges.
                     let _ = self.pool.window_mut().commit_unmap(token);
                     let step = self.pool.claim(&access, Rights::Writable);
                     self.follow(step, access);
