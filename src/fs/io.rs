@@ -135,13 +135,14 @@ impl<P: Platform> File<P> {
         let room = total.min((SIZE_MAX - start) as usize);
         self.unflushed.store(true, Relaxed);
         inode.set_unsynced();
+        let asked = inode.fs.ask_now();
         let result = for_each_chunk_out(self, room, bufs, |at, chunk, len| {
             self.write_chunk(start + at as u64, chunk, len)
         });
         match result {
             Ok(n) => {
                 let end = start + n as u64;
-                inode.attr_became(Stale::WRITTEN, |attr| attr.size = attr.size.max(end));
+                inode.attr_became(asked, Stale::WRITTEN, |attr| attr.size = attr.size.max(end));
             }
             // Some of it may be there.
             Err(_) => inode.attr_changed(Stale::all()),

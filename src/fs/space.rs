@@ -88,6 +88,7 @@ impl<P: Platform> File<P> {
             len,
             mode,
         };
+        let asked = inode.fs.ask_now();
         let result = inode
             .fs
             .lacking
@@ -95,7 +96,9 @@ impl<P: Platform> File<P> {
             .unwrap_or(Err(Error::caller(Errno::EOPNOTSUPP)));
         match result {
             Ok(()) if mode.contains(FallocateMode::KEEP_SIZE) => inode.attr_changed(Stale::WRITTEN),
-            Ok(()) => inode.attr_became(Stale::WRITTEN, |attr| attr.size = attr.size.max(end)),
+            Ok(()) => {
+                inode.attr_became(asked, Stale::WRITTEN, |attr| attr.size = attr.size.max(end))
+            }
             Err(_) => inode.attr_changed(Stale::all()),
         }
         result
@@ -140,6 +143,7 @@ impl<P: Platform> File<P> {
             .unflushed
             .store(true, core::sync::atomic::Ordering::Relaxed);
         to.set_unsynced();
+        let asked = to.fs.ask_now();
         let result = match self.copy_on_server(offset, target, target_offset, len) {
             Some(Err(error)) if matches!(error.errno(), Errno::EXDEV | Errno::EOPNOTSUPP) => None,
             result => result,
@@ -147,7 +151,7 @@ impl<P: Platform> File<P> {
         match result {
             Some(Ok(n)) => {
                 let end = target_offset + n;
-                to.attr_became(Stale::WRITTEN, |attr| attr.size = attr.size.max(end));
+                to.attr_became(asked, Stale::WRITTEN, |attr| attr.size = attr.size.max(end));
                 Ok(n)
             }
             Some(Err(error)) => {
