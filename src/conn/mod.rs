@@ -40,8 +40,8 @@ mod worker;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicU64, fence};
 use core::time::Duration;
 
 pub use config::{Attach, Config, Deadlines, Offer};
@@ -71,6 +71,10 @@ pub struct Connection<P: Platform> {
     config: Config,
     device: FsConfig,
     state: StateCell,
+    /// The device was reset for good: it has no request any more.
+    stopped: AtomicBool,
+    /// The device did not finish its reset: it may still write.
+    stuck: AtomicBool,
     limits: SpinRwLock<Limits>,
     counters: Counters,
     pool: Pool<P>,
@@ -159,7 +163,7 @@ impl<P: Platform> Connection<P> {
                     queue.reap(&self.env());
                 }
             }
-            self.forgets.reap(self);
+            self.forgets.reap();
         }
         if config && self.device_failed() {
             // Whoever waits finds out, in thread context, and resets the device.
@@ -187,6 +191,7 @@ impl<P: Platform> Connection<P> {
         status.contains(DeviceStatus::DEVICE_NEEDS_RESET)
             || is_gone(status)
             || self.queues.iter().any(Queue::failed)
+            || self.forgets.failed()
     }
 
     /// Ends the connection because its device failed. Blocks for a reset.
@@ -207,8 +212,12 @@ impl<P: Platform> Connection<P> {
     fn stop_device(&self) {
         self.counters.resets.add(1);
         if let Err(error) = open::reset(&*self.transport, &*self.platform, self.config.grace) {
-            log::error!("virtio-fs: {error}; going on as if it were gone");
+            log::error!("virtio-fs: {error}; its memory is not used again");
+            self.stuck.store(true, Relaxed);
         }
+        self.stopped.store(true, Relaxed);
+        // Pairs with the fence in `submit`.
+        fence(SeqCst);
         for queue in &self.queues {
             queue.reset();
         }
@@ -259,8 +268,14 @@ impl<P: Platform> Drop for Connection<P> {
     fn drop(&mut self) {
         // The device must not write into memory that goes away now. Orderly ends
         // have reset it already; a reset is no request, and bounded.
-        if matches!(self.state(), State::Starting | State::Ready) {
+        if !*self.stopped.get_mut() {
             self.stop_device();
+        }
+        if *self.stuck.get_mut() {
+            // What the device may still write to is never given back.
+            self.pool.leak();
+            self.forgets.leak();
+            core::mem::forget(core::mem::take(&mut self.queues));
         }
     }
 }

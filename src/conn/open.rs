@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use core::time::Duration;
 
 use virtio_drivers::device::common::Feature;
@@ -160,7 +160,13 @@ impl<P: Platform> Connection<P> {
             return Err(OpenError::Busy);
         }
         reset(&*transport, &*platform, config.grace)?;
-        let conn = Self::build(platform, transport, config)?;
+        let (registers, clock, grace) = (transport.clone(), platform.clone(), config.grace);
+        let conn = Self::build(platform, transport, config).inspect_err(|_| {
+            // It was not let go yet and touches nothing; this leaves it as found.
+            if let Err(error) = reset(&*registers, &*clock, grace) {
+                log::error!("virtio-fs: {error}");
+            }
+        })?;
         let conn = Arc::new(conn);
         // From here on `conn`'s drop resets the device.
         conn.transport.set_status(
@@ -215,7 +221,7 @@ impl<P: Platform> Connection<P> {
             DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK;
         transport.set_status(negotiated);
         if !transport.status().contains(DeviceStatus::FEATURES_OK) {
-            transport.set_status(DeviceStatus::FAILED);
+            transport.set_status(negotiated | DeviceStatus::FAILED);
             return Err(OpenError::FeaturesRefused(features.bits()));
         }
         let ring_features = RingFeatures {
@@ -265,6 +271,8 @@ impl<P: Platform> Connection<P> {
             config,
             device,
             state: StateCell::new(),
+            stopped: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
             limits: SpinRwLock::new(init::before()),
             counters: Counters::default(),
             pool,
@@ -301,7 +309,9 @@ impl<P: Platform> Connection<P> {
                     .park(Some(self.now() + Duration::from_millis(1)));
             }
         }
-        if !self.device_failed() {
+        // A server that still holds requests is not asked: DESTROY comes after
+        // all others, and there may be no slot for it.
+        if !busy() && !self.device_failed() {
             // Its outcome changes nothing.
             if let Err(error) = self.call(&Destroy, Data::None, Class::Session) {
                 log::warn!("virtio-fs: {}: DESTROY: {error}", self.device.tag);

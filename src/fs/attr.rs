@@ -237,6 +237,9 @@ impl<P: Platform> Inode<P> {
             }
         }
         cache.attr = attr;
+        // Questions asked before this answer came may have been answered before
+        // what this one tells: their answers are not believed any more.
+        cache.version = self.fs.next_version();
         cache.until = until.as_nanos() as u64;
         cache.stale = Stale::empty();
         cache.acl = None;
@@ -265,13 +268,21 @@ impl<P: Platform> Inode<P> {
         }
     }
 
-    /// Notes a change made here of which the result is known.
-    pub(super) fn attr_became(&self, stale: Stale, change: impl FnOnce(&mut Attr)) {
+    /// Notes a change made here, asked for at `asked`, of which the result is
+    /// known; unless something else changed meanwhile, for then nobody knows here
+    /// which of the two the server did last.
+    pub(super) fn attr_became(&self, asked: Asked, stale: Stale, change: impl FnOnce(&mut Attr)) {
         let version = self.fs.next_version();
         let mut cache = self.attr.write();
+        let raced = asked.0 < cache.version;
         cache.version = version;
-        cache.stale |= stale;
+        cache.stale |= if raced { Stale::all() } else { stale };
         change(&mut cache.attr);
+    }
+
+    /// Returns the number of the last change, when nobody else has the inode.
+    pub(super) fn last_version(&mut self) -> u64 {
+        self.attr.get_mut().version
     }
 
     /// Makes the next use ask the server.

@@ -166,7 +166,9 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of fallocate(2).
     pub fn fallocate(&self, fd: Fd, mode: FallocateMode, offset: u64, len: u64) -> Result<()> {
-        self.description(fd)?.writable()?.allocate(offset, len, mode)
+        self.description(fd)?
+            .writable()?
+            .allocate(offset, len, mode)
     }
 
     /// Copies up to `len` bytes from one open file to another, on the server if it

@@ -135,6 +135,7 @@ impl<P: Platform> File<P> {
         let room = total.min((SIZE_MAX - start) as usize);
         self.unflushed.store(true, Relaxed);
         inode.set_unsynced();
+        let asked = inode.fs.ask_now();
         let result = for_each_chunk_out(self, room, bufs, |at, chunk, len| {
             self.write_chunk(start + at as u64, chunk, len)
         });
@@ -144,7 +145,7 @@ impl<P: Platform> File<P> {
                 // Somebody else may have appended as well: only the server knows
                 // where the end is now.
                 let size = if append { Stale::SIZE } else { Stale::empty() };
-                inode.attr_became(inode.written() | size, |attr| {
+                inode.attr_became(asked, inode.written() | size, |attr| {
                     attr.size = attr.size.max(end);
                 });
             }

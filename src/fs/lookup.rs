@@ -64,40 +64,37 @@ impl<P: Platform> Inode<P> {
     /// Asks the server for a name and remembers the answer.
     fn ask_for(self: &Arc<Self>, name: &Name, place: Option<Arc<Place<P>>>) -> Result<Arc<Self>> {
         let fs = &self.fs;
+        // What is under way while a name changes here may be older than that.
         let version = self.names_version();
         let asked = fs.ask_now();
         let answer = fs.conn.ask(&wire::Lookup {
             parent: self.node,
             name,
         });
-        // What was under way while a name changed here may be older than that.
-        let current = || self.names_version() == version;
         match answer {
             Ok(Found::Entry(entry)) => {
                 let place = place.unwrap_or_else(|| self.place_of(name));
                 let inode = fs.accept(&entry, asked, self.device(), Some(&place))?;
                 let ttl = fs.options.cache.ttl(entry.entry_valid);
-                if current() {
-                    fs.remember(place, Some(inode.clone()), ttl);
-                }
+                fs.remember(place, Some(inode.clone()), ttl, version);
                 Ok(inode)
             }
             Ok(Found::Negative(ttl)) => {
-                if current() {
-                    fs.remember(
-                        place.unwrap_or_else(|| self.place_of(name)),
-                        None,
-                        fs.options.cache.ttl(ttl),
-                    );
-                }
+                fs.remember(
+                    place.unwrap_or_else(|| self.place_of(name)),
+                    None,
+                    fs.options.cache.ttl(ttl),
+                    version,
+                );
                 Err(ENOENT)
             }
             Err(error) if error.errno() == Errno::ENOENT => {
                 let ttl = fs.options.cache.negative_ttl();
                 if ttl.is_zero() {
                     fs.forget_name(self, name);
-                } else if current() {
-                    fs.remember(place.unwrap_or_else(|| self.place_of(name)), None, ttl);
+                } else {
+                    let place = place.unwrap_or_else(|| self.place_of(name));
+                    fs.remember(place, None, ttl, version);
                 }
                 Err(error)
             }

@@ -67,15 +67,14 @@ impl<P: Platform> Mount<P> {
     /// device, which may then be opened anew. Files that are still open get
     /// errors from now on. Blocks, but not for longer than the deadlines allow.
     pub fn unmount(self) {
-        self.fs.shrink(usize::MAX);
+        self.fs.end();
         self.fs.conn.close();
     }
 }
 
 impl<P: Platform> Drop for Mount<P> {
     fn drop(&mut self) {
-        // The names hold inodes, and those the file system: a circle.
-        self.fs.shrink(usize::MAX);
+        self.fs.end();
     }
 }
 

@@ -22,11 +22,12 @@ impl<P: Platform> Inode<P> {
         let name = self.name_to_remove(name, Errno::EISDIR, Errno::EISDIR)?;
         self.may_delete(|| self.lookup_name(name))?;
         let victim = self.fs.dentries.peek(self, name);
+        let version = self.names_version();
         let result = self.fs.conn.ask(&Unlink {
             parent: self.node,
             name,
         });
-        self.removed(name, victim, result)
+        self.removed(name, victim, version, result)
     }
 
     /// Removes an empty directory. Blocks.
@@ -39,11 +40,12 @@ impl<P: Platform> Inode<P> {
         let name = self.name_to_remove(name, Errno::EINVAL, Errno::ENOTEMPTY)?;
         self.may_delete(|| self.lookup_name(name))?;
         let victim = self.fs.dentries.peek(self, name);
+        let version = self.names_version();
         let result = self.fs.conn.ask(&Rmdir {
             parent: self.node,
             name,
         });
-        self.removed(name, victim, result)
+        self.removed(name, victim, version, result)
     }
 
     fn name_to_remove<'a>(&self, name: &'a [u8], dot: Errno, dotdot: Errno) -> Result<&'a Name> {
@@ -60,15 +62,16 @@ impl<P: Platform> Inode<P> {
         self: &Arc<Self>,
         name: &Name,
         victim: Option<Arc<Self>>,
+        version: u32,
         result: Result<()>,
     ) -> Result<()> {
         match result {
             Ok(()) => {
-                self.names_changed();
+                let version = self.change_names(version);
                 if let Some(victim) = victim {
                     victim.lost_name();
                 }
-                self.remember_absent(name);
+                self.remember_absent(name, version);
                 Ok(())
             }
             Err(error) => {
@@ -86,20 +89,29 @@ impl<P: Platform> Inode<P> {
         }
     }
 
+    /// Counts a change of this directory's names. Returns their version now, if
+    /// `asked`, that of the time of the request, shows that no other change came
+    /// between: else nobody knows here which was the last.
+    fn change_names(&self, asked: u32) -> Option<u32> {
+        (self.names_changed() == asked).then(|| asked.wrapping_add(1))
+    }
+
     /// Notes that the name does not exist, if the policy lets us.
-    fn remember_absent(self: &Arc<Self>, name: &Name) {
+    fn remember_absent(self: &Arc<Self>, name: &Name, version: Option<u32>) {
         let ttl = self.fs.options.cache.negative_ttl();
-        if ttl.is_zero() {
-            self.fs.forget_name(self, name);
-        } else {
-            self.fs.remember(self.place_of(name), None, ttl);
+        match version {
+            Some(version) if !ttl.is_zero() => {
+                self.fs.remember(self.place_of(name), None, ttl, version);
+            }
+            _ => self.fs.forget_name(self, name),
         }
     }
 
     /// Notes that one of this inode's names is gone.
     fn lost_name(&self) {
         let dir = self.is_dir();
-        self.attr_became(Stale::TIMES, |attr| {
+        let now = self.fs.ask_now();
+        self.attr_became(now, Stale::TIMES, |attr| {
             attr.nlink = if dir { 0 } else { attr.nlink.saturating_sub(1) };
         });
     }
@@ -137,6 +149,7 @@ impl<P: Platform> Inode<P> {
         let old = self.fs.dentries.peek(self, name);
         let until = self.fs.dentries.valid_until(self, name);
         let target = self.fs.dentries.peek(new_parent, new_name);
+        let (version, new_version) = (self.names_version(), new_parent.names_version());
         let result = self.send_rename(name, new_parent, new_name, flags);
         if let Err(error) = result {
             self.fs.forget_name(self, name);
@@ -144,25 +157,36 @@ impl<P: Platform> Inode<P> {
             self.note_stale(error);
             return Err(error);
         }
-        self.names_changed();
-        if !Arc::ptr_eq(self, new_parent) {
-            new_parent.names_changed();
+        if Arc::ptr_eq(self, new_parent) && name.as_bytes() == new_name.as_bytes() {
+            // Nothing moved.
+            self.fs.forget_name(self, name);
+            return Ok(());
         }
+        let version = self.change_names(version);
+        let new_version = if Arc::ptr_eq(self, new_parent) {
+            version
+        } else {
+            new_parent.change_names(new_version)
+        };
         let ttl = until.map_or(Duration::ZERO, |until| until.saturating_sub(self.fs.now()));
         if flags.contains(RenameFlags::EXCHANGE) {
-            self.moved_here(name, target, Duration::ZERO);
-            new_parent.moved_here(new_name, old, Duration::ZERO);
+            self.moved_here(name, target, Duration::ZERO, version);
+            new_parent.moved_here(new_name, old, Duration::ZERO, new_version);
         } else {
             if let Some(target) = target
                 && !old.as_ref().is_some_and(|old| Arc::ptr_eq(old, &target))
             {
                 target.lost_name();
             }
-            new_parent.moved_here(new_name, old, ttl);
-            if flags.contains(RenameFlags::WHITEOUT) {
+            // Two names of one file both stay: rename(2) does nothing then.
+            let one_name = old
+                .as_ref()
+                .is_some_and(|old| old.is_dir() || old.last_attr().nlink == 1);
+            new_parent.moved_here(new_name, old, ttl, new_version);
+            if flags.contains(RenameFlags::WHITEOUT) || !one_name {
                 self.fs.forget_name(self, name);
             } else {
-                self.remember_absent(name);
+                self.remember_absent(name, version);
             }
         }
         Ok(())
@@ -171,26 +195,34 @@ impl<P: Platform> Inode<P> {
     /// A directory cannot go into itself. The server would say so as well, but
     /// our own tree must never be in doubt.
     fn refuse_loop(&self, moved: &Arc<Self>, new_parent: &Arc<Self>) -> Result<()> {
-        let mut above = Some(new_parent.clone());
-        while let Some(dir) = above {
-            if Arc::ptr_eq(&dir, moved) {
-                return Err(Error::caller(Errno::EINVAL));
-            }
-            above = dir.place().map(|place| place.parent.clone());
+        if new_parent.is_below(moved) {
+            return Err(Error::caller(Errno::EINVAL));
         }
         Ok(())
     }
 
-    /// Notes that `name` in this directory stands for `inode` from now on.
-    fn moved_here(self: &Arc<Self>, name: &Name, inode: Option<Arc<Self>>, ttl: Duration) {
-        let Some(inode) = inode else {
+    /// Notes that `name` in this directory stands for `inode` from now on, as far
+    /// as that is known: see [`change_names`](Self::change_names).
+    fn moved_here(
+        self: &Arc<Self>,
+        name: &Name,
+        inode: Option<Arc<Self>>,
+        ttl: Duration,
+        version: Option<u32>,
+    ) {
+        let (Some(inode), Some(version)) = (inode, version) else {
             self.fs.forget_name(self, name);
             return;
         };
         inode.attr_changed(Stale::TIMES);
         let place = self.place_of(name);
-        drop(inode.set_place(Some(place.clone())));
-        self.fs.remember(place, Some(inode), ttl);
+        if !inode.is_dir() {
+            drop(inode.set_place(Some(place.clone())));
+        } else if self.fs.put_in_place(&inode, &place).is_err() {
+            self.fs.forget_name(self, name);
+            return;
+        }
+        self.fs.remember(place, Some(inode), ttl, version);
     }
 
     fn send_rename(
