@@ -159,7 +159,7 @@ impl Guest<'_> {
             }
             Call::Chdir(path) => p.chdir(cwd, path.as_bytes()).map(done),
             Call::Getcwd => Ok((0, p.getcwd()?)),
-            Call::Setxattr(path, symlinks, name, &value.0, flags) => {
+            Call::Setxattr(path, symlinks, name, value, flags) => {
                 let flags = XattrFlags::from_bits_retain(*flags);
                 let (path, name) = (path.as_bytes(), name.as_bytes());
                 p.setxattr(cwd, path, *symlinks, name, &value.0, flags)
