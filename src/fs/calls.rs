@@ -132,9 +132,7 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of fcntl(2); EAGAIN where a lock is in the way.
     pub fn lock(&self, fd: Fd, lock: Lock, wait: LockWait) -> Result<()> {
-        let pid = self.description(fd)?.inode().fs.caller().pid;
-        self.file(fd)?
-            .set_lock(self.owner, Lock { pid, ..lock }, wait)
+        self.description(fd)?.lock(self.owner, lock, wait)
     }
 
     /// Returns a lock that is in the way of `wanted`: F_GETLK of fcntl(2). Blocks
@@ -144,7 +142,7 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of fcntl(2).
     pub fn test_lock(&self, fd: Fd, wanted: Lock) -> Result<Option<Lock>> {
-        self.file(fd)?.get_lock(self.owner, wanted)
+        self.description(fd)?.test_lock(self.owner, wanted)
     }
 
     /// Locks or unlocks a whole file or directory: flock(2). The lock belongs to
@@ -166,9 +164,10 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of fallocate(2).
     pub fn fallocate(&self, fd: Fd, mode: FallocateMode, offset: u64, len: u64) -> Result<()> {
-        self.description(fd)?
-            .writable()?
-            .allocate(offset, len, mode)
+        let description = self.description(fd)?;
+        description.opened()?;
+        super::space::check_allocation(offset, len, mode)?;
+        description.writable()?.allocate(offset, len, mode)
     }
 
     /// Copies up to `len` bytes from one open file to another, on the server if it

@@ -177,10 +177,7 @@ impl<P: Platform> Inode<P> {
     /// ENOENT for an empty target, ENAMETOOLONG, and as [`create`](Self::create).
     pub fn symlink(self: &Arc<Self>, name: &[u8], target: &[u8]) -> Result<Arc<Self>> {
         let name = self.new_name(name)?;
-        let target = Target::new(target).map_err(|error| match error {
-            crate::wire::NameError::Empty => Error::caller(Errno::ENOENT),
-            error => error.into(),
-        })?;
+        let target = link_target(target)?;
         let request = Symlink {
             parent: self.node,
             name,
@@ -226,10 +223,22 @@ impl<P: Platform> Inode<P> {
         Ok(())
     }
 
-    /// Checks that the caller may make `name` here.
-    fn new_name<'a>(&self, name: &'a [u8]) -> Result<&'a Name> {
-        self.may_create()?;
-        self.name(name)
+    /// Checks that the caller may make `name` here. Who may not is told first if
+    /// it is there already.
+    fn new_name<'a>(self: &Arc<Self>, name: &'a [u8]) -> Result<&'a Name> {
+        self.check_dir()?;
+        let checked = self.name(name)?;
+        let Err(error) = self.may_create() else {
+            return Ok(checked);
+        };
+        if !matches!(error.errno(), Errno::EACCES | Errno::EROFS) {
+            return Err(error);
+        }
+        match self.lookup(name) {
+            Ok(_) => Err(Error::caller(Errno::EEXIST)),
+            Err(lookup) if lookup.errno() == Errno::ENOENT => Err(error),
+            Err(lookup) => Err(lookup),
+        }
     }
 
     /// Sends a request that makes a name and takes the new inode.
@@ -314,4 +323,12 @@ impl<P: Platform> Inode<P> {
             ..Extensions::NONE
         }
     }
+}
+
+/// Checks what a symbolic link is to point to.
+pub(super) fn link_target(target: &[u8]) -> Result<&Target> {
+    Target::new(target).map_err(|error| match error {
+        crate::wire::NameError::Empty => Error::caller(Errno::ENOENT),
+        error => error.into(),
+    })
 }

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::platform::Platform;
 use crate::sync::SleepLock;
 use crate::wire::{
-    DirCookie, FopenFlags, LockFamily, LockKind, LockOwner, OpenFlags, SIZE_MAX, SeekWhence,
+    DirCookie, FopenFlags, Lock, LockFamily, LockKind, LockOwner, OpenFlags, SIZE_MAX, SeekWhence,
 };
 
 /// What is open, and where in it. Shared by duplicated descriptors.
@@ -195,6 +195,24 @@ impl<P: Platform> Description<P> {
         Ok(())
     }
 
+    /// Locks of directories are kept here: the server has no requests for them.
+    pub(super) fn lock(&self, owner: LockOwner, lock: Lock, wait: LockWait) -> Result<()> {
+        match &self.kind {
+            Kind::File(file, _) => file.set_lock(owner, lock, wait),
+            Kind::Dir(..) if lock.kind == LockKind::Write => Err(Error::caller(Errno::EBADF)),
+            Kind::Dir(inode, ..) => inode.lock_range_here(owner, lock, wait),
+            Kind::Place(_) => Err(Error::caller(Errno::EBADF)),
+        }
+    }
+
+    pub(super) fn test_lock(&self, owner: LockOwner, wanted: Lock) -> Result<Option<Lock>> {
+        match &self.kind {
+            Kind::File(file, _) => file.get_lock(owner, wanted),
+            Kind::Dir(inode, ..) => inode.test_lock_here(owner, wanted),
+            Kind::Place(_) => Err(Error::caller(Errno::EBADF)),
+        }
+    }
+
     pub(super) fn flock(&self, kind: LockKind, wait: LockWait) -> Result<()> {
         match &self.kind {
             Kind::File(file, _) => file.flock(kind, wait),
@@ -223,7 +241,11 @@ impl<P: Platform> Description<P> {
     pub(super) fn close(&self, owner: LockOwner) -> Result<()> {
         match &self.kind {
             Kind::File(file, _) => file.flush(owner),
-            Kind::Dir(..) | Kind::Place(_) => Ok(()),
+            Kind::Dir(inode, ..) => {
+                inode.unlock_here(LockFamily::Posix, owner);
+                Ok(())
+            }
+            Kind::Place(_) => Ok(()),
         }
     }
 }

@@ -17,7 +17,7 @@ impl<P: Platform> File<P> {
     ///
     /// # Errors
     ///
-    /// EBADF if it is not open for reading, EINVAL for an offset beyond
+    /// EBADF if it is not open for reading, EINVAL for a range that reaches beyond
     /// `i64::MAX`, and the server's. An error after some bytes is not returned;
     /// the next call meets it.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
@@ -35,11 +35,9 @@ impl<P: Platform> File<P> {
         if !self.flags.readable() {
             return Err(Error::caller(Errno::EBADF));
         }
-        if offset > SIZE_MAX {
-            return Err(Error::caller(Errno::EINVAL));
-        }
         let total: usize = bufs.iter().map(|b| b.len()).sum();
-        let mut room = total.min((SIZE_MAX - offset) as usize);
+        check_end(offset, total)?;
+        let mut room = total;
         if let Some(size) = self.known_size() {
             room = room.min(size.saturating_sub(offset) as usize);
         }
@@ -99,8 +97,8 @@ impl<P: Platform> File<P> {
     ///
     /// # Errors
     ///
-    /// EBADF if it is not open for writing, EFBIG beyond `i64::MAX`, and the
-    /// server's. An error after some bytes is not returned; the next call meets
+    /// EBADF if it is not open for writing, EINVAL beyond `i64::MAX`, EFBIG where
+    /// the end of the file is there, and the server's. An error after some bytes is not returned; the next call meets
     /// it.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<usize> {
         self.write_vectored_at(offset, &[data])
@@ -122,17 +120,20 @@ impl<P: Platform> File<P> {
         if total == 0 {
             return Ok(0);
         }
-        if offset >= SIZE_MAX {
-            return Err(Error::caller(Errno::EFBIG));
+        let append = self.handle.flags.contains(OpenFlags::APPEND);
+        if !append {
+            check_end(offset, total)?;
         }
         inode.clear_set_ids()?;
-        let append = self.handle.flags.contains(OpenFlags::APPEND);
         let start = if append {
             inode.fresh_attr(Stale::SIZE, self.fh())?.size
         } else {
             offset
         };
         let room = total.min((SIZE_MAX - start) as usize);
+        if room == 0 {
+            return Err(Error::caller(Errno::EFBIG));
+        }
         self.unflushed.store(true, Relaxed);
         inode.set_unsynced();
         let asked = inode.fs.ask_now();
@@ -191,6 +192,15 @@ impl<P: Platform> File<P> {
             Error::protocol()
         })?;
         Ok(n as usize)
+    }
+}
+
+/// Refuses what would reach beyond the largest offset, as Linux does before it
+/// looks at the file.
+fn check_end(offset: u64, len: usize) -> Result<()> {
+    match offset.checked_add(len as u64) {
+        Some(end) if end <= SIZE_MAX => Ok(()),
+        _ => Err(Error::caller(Errno::EINVAL)),
     }
 }
 

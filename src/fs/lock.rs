@@ -170,11 +170,27 @@ impl<P: Platform> Inode<P> {
         }
     }
 
-    /// Returns the lock kept here that is in the way of `owned`.
-    fn conflict_here(&self, owned: &Owned) -> Option<Lock> {
-        self.table(LockFamily::Posix)
-            .lock()
-            .conflict(self.lock_key(), owned)
+    /// Takes, converts or drops a lock on a range, kept here.
+    pub(super) fn lock_range_here(
+        &self,
+        owner: LockOwner,
+        lock: Lock,
+        wait: LockWait,
+    ) -> Result<()> {
+        check_range(&lock)?;
+        let pid = self.fs.caller().pid;
+        let lock = Lock { pid, ..lock };
+        self.lock_here(LockFamily::Posix, Owned { owner, lock }, wait)
+    }
+
+    /// Returns the lock kept here that is in the way of `lock`.
+    pub(super) fn test_lock_here(&self, owner: LockOwner, lock: Lock) -> Result<Option<Lock>> {
+        check_range(&lock)?;
+        if lock.kind == LockKind::Unlock {
+            return Err(Error::caller(Errno::EINVAL));
+        }
+        let table = self.table(LockFamily::Posix).lock();
+        Ok(table.conflict(self.lock_key(), &Owned { owner, lock }))
     }
 
     /// Takes, converts or drops a flock for an open directory or file. A flock
@@ -228,10 +244,7 @@ impl<P: Platform> File<P> {
                 None => {}
             }
         }
-        Ok(inode.conflict_here(&Owned {
-            owner,
-            lock: wanted,
-        }))
+        inode.test_lock_here(owner, wanted)
     }
 
     /// Takes, converts or drops a lock on a range: F_SETLK and F_SETLKW of
@@ -263,7 +276,7 @@ impl<P: Platform> File<P> {
                 return result;
             }
         }
-        inode.lock_here(LockFamily::Posix, Owned { owner, lock }, wait)
+        inode.lock_range_here(owner, lock, wait)
     }
 
     /// Locks or unlocks the whole file for this open file: flock(2). Blocks where

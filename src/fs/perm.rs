@@ -110,10 +110,16 @@ impl<P: Platform> Inode<P> {
     }
 
     /// Checks that the caller may remove the name of `victim` from this
-    /// directory. `victim` is asked for only if the directory is sticky.
+    /// directory. `victim` is asked for only if the directory is sticky, or if
+    /// the caller may not: what is not there is told first.
     pub(super) fn may_delete(&self, victim: impl FnOnce() -> Result<Arc<Self>>) -> Result<()> {
         self.check_dir()?;
-        self.permission(Access::WRITE | Access::EXEC)?;
+        if let Err(error) = self.permission(Access::WRITE | Access::EXEC) {
+            if error.errno() == Errno::EACCES && self.permission(Access::EXEC).is_ok() {
+                victim()?;
+            }
+            return Err(error);
+        }
         if !self.fs.options.default_permissions {
             return Ok(());
         }

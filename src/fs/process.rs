@@ -472,6 +472,7 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of symlink(2).
     pub fn symlink(&self, target: &[u8], at: At, path: &[u8]) -> Result<()> {
+        super::create::link_target(target)?;
         self.with_parent(at, path, |parent| {
             let dir = new_in(parent)?;
             refuse_slash(parent)?;
@@ -496,6 +497,9 @@ impl<P: Platform> Process<P> {
             self.with_parent(new_at, new_path, |parent| {
                 let dir = new_in(parent)?;
                 refuse_slash(parent)?;
+                if inode.is_dir() && dir.lookup(parent.name()).is_ok() {
+                    return Err(Error::caller(Errno::EEXIST));
+                }
                 dir.link(parent.name(), inode)
             })
         })
@@ -508,7 +512,7 @@ impl<P: Platform> Process<P> {
     /// Those of unlink(2).
     pub fn unlink(&self, at: At, path: &[u8]) -> Result<()> {
         self.with_parent(at, path, |parent| {
-            if parent.name().is_empty() {
+            if matches!(parent.name(), b"" | b"." | b"..") {
                 return Err(Error::caller(Errno::EISDIR));
             }
             if parent.slash {

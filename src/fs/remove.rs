@@ -137,12 +137,16 @@ impl<P: Platform> Inode<P> {
         if !Arc::ptr_eq(&self.fs, &new_parent.fs) || self.device() != new_parent.device() {
             return Err(Error::caller(Errno::EXDEV));
         }
-        self.may_delete(|| self.lookup_name(name))?;
-        new_parent.may_delete(|| match new_parent.lookup_name(new_name) {
-            // Nothing there to be protected.
-            Err(error) if error.errno() == Errno::ENOENT => Ok(new_parent.clone()),
-            other => other,
-        })?;
+        if Arc::ptr_eq(self, new_parent) && name == new_name {
+            return self.rename_to_itself(name, flags);
+        }
+        if let Err(error) = self.may_rename(name, new_parent, new_name) {
+            // Two names of one file stay as they are, and anybody may ask for that.
+            return match (self.lookup(name), new_parent.lookup(new_name)) {
+                (Ok(old), Ok(new)) if flags.is_empty() && Arc::ptr_eq(&old, &new) => Ok(()),
+                _ => Err(error),
+            };
+        }
         if let Some(moved) = self.fs.dentries.peek(self, name) {
             self.refuse_loop(&moved, new_parent)?;
         }
@@ -173,23 +177,51 @@ impl<P: Platform> Inode<P> {
             self.moved_here(name, target, Duration::ZERO, version);
             new_parent.moved_here(new_name, old, Duration::ZERO, new_version);
         } else {
-            if let Some(target) = target
-                && !old.as_ref().is_some_and(|old| Arc::ptr_eq(old, &target))
-            {
+            let same = |(old, target): (&Arc<Self>, &Arc<Self>)| Arc::ptr_eq(old, target);
+            if old.as_ref().zip(target.as_ref()).is_some_and(same) {
+                // Two names of one file, or one name twice: both stay.
+                return Ok(());
+            }
+            // Unless both names may have been the same file's.
+            let gone = old
+                .as_ref()
+                .is_some_and(|old| target.is_some() || old.is_dir() || old.last_attr().nlink == 1);
+            if let Some(target) = target {
                 target.lost_name();
             }
-            // Two names of one file both stay: rename(2) does nothing then.
-            let one_name = old
-                .as_ref()
-                .is_some_and(|old| old.is_dir() || old.last_attr().nlink == 1);
             new_parent.moved_here(new_name, old, ttl, new_version);
-            if flags.contains(RenameFlags::WHITEOUT) || !one_name {
-                self.fs.forget_name(self, name);
-            } else {
+            if gone && !flags.contains(RenameFlags::WHITEOUT) {
                 self.remember_absent(name, version);
+            } else {
+                self.fs.forget_name(self, name);
             }
         }
         Ok(())
+    }
+
+    fn may_rename(
+        self: &Arc<Self>,
+        name: &Name,
+        new_parent: &Arc<Self>,
+        new_name: &Name,
+    ) -> Result<()> {
+        self.may_delete(|| self.lookup_name(name))?;
+        new_parent.may_delete(|| match new_parent.lookup_name(new_name) {
+            // Nothing there to be protected.
+            Err(error) if error.errno() == Errno::ENOENT => Ok(new_parent.clone()),
+            other => other,
+        })
+    }
+
+    /// A name that is renamed to itself is there or not, and stays.
+    fn rename_to_itself(self: &Arc<Self>, name: &Name, flags: RenameFlags) -> Result<()> {
+        self.fs.check_writable()?;
+        self.lookup(name)?;
+        if flags.contains(RenameFlags::NOREPLACE) {
+            Err(Error::caller(Errno::EEXIST))
+        } else {
+            Ok(())
+        }
     }
 
     /// A directory cannot go into itself. The server would say so as well, but

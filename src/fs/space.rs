@@ -61,6 +61,7 @@ impl<P: Platform> File<P> {
     pub fn allocate(&self, offset: u64, len: u64, mode: FallocateMode) -> Result<()> {
         let inode = self.inode();
         inode.check()?;
+        check_allocation(offset, len, mode)?;
         if !self.flags.writable() {
             return Err(Error::caller(Errno::EBADF));
         }
@@ -68,15 +69,11 @@ impl<P: Platform> File<P> {
         if inode.file_type() != FileType::Regular {
             return Err(Error::caller(Errno::ENODEV));
         }
-        if len == 0 || offset > SIZE_MAX {
-            return Err(Error::caller(Errno::EINVAL));
-        }
         let end = offset.checked_add(len).filter(|&end| end <= SIZE_MAX);
         let end = end.ok_or(Error::caller(Errno::EFBIG))?;
         let known =
             FallocateMode::KEEP_SIZE | FallocateMode::PUNCH_HOLE | FallocateMode::ZERO_RANGE;
-        let punches = mode.contains(FallocateMode::PUNCH_HOLE);
-        if !known.contains(mode) || punches && !mode.contains(FallocateMode::KEEP_SIZE) {
+        if !known.contains(mode) {
             return Err(Error::caller(Errno::EOPNOTSUPP));
         }
         inode.clear_set_ids()?;
@@ -236,5 +233,27 @@ impl<P: Platform> File<P> {
             }
         }
         Ok(done)
+    }
+}
+
+/// Refuses what no file can be asked for, as fallocate(2) does before it looks at
+/// the file.
+pub(super) fn check_allocation(offset: u64, len: u64, mode: FallocateMode) -> Result<()> {
+    if len == 0 || offset > SIZE_MAX {
+        return Err(Error::caller(Errno::EINVAL));
+    }
+    let keeps = mode.contains(FallocateMode::KEEP_SIZE);
+    let kind = mode.difference(FallocateMode::KEEP_SIZE);
+    let possible = if kind == FallocateMode::PUNCH_HOLE {
+        keeps
+    } else if kind == FallocateMode::COLLAPSE_RANGE || kind == FallocateMode::INSERT_RANGE {
+        !keeps
+    } else {
+        kind.is_empty() || kind == FallocateMode::ZERO_RANGE || kind == FallocateMode::UNSHARE_RANGE
+    };
+    if possible {
+        Ok(())
+    } else {
+        Err(Error::caller(Errno::EOPNOTSUPP))
     }
 }

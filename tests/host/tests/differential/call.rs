@@ -164,7 +164,7 @@ impl Random {
             23 => Call::Ftruncate(fd, self.below(20_000) as u64),
             24 => Call::Fstat(fd),
             25 => {
-                let mode = self.of(&[0, 1, 3, 2, 16, 17, 8, 64, 1 << 20]);
+                let mode = self.of(&[0, 1, 3, 2, 16, 17, 9, 64, 1 << 20]);
                 let (offset, len) = (self.below(20_000) as u64, self.below(9000) as u64);
                 Call::Fallocate(fd, mode, offset, len)
             }
