@@ -68,8 +68,9 @@ impl<P: Platform> Inode<P> {
         match result {
             Ok(()) => {
                 let version = self.change_names(version);
-                if let Some(victim) = victim {
-                    victim.lost_name();
+                match victim {
+                    Some(victim) => victim.lost_name(),
+                    None => self.fs.note_unknown_unlink(),
                 }
                 self.remember_absent(name, version);
                 Ok(())
@@ -180,6 +181,9 @@ impl<P: Platform> Inode<P> {
             self.moved_here(name, target, Duration::ZERO, version);
             new_parent.moved_here(new_name, old, Duration::ZERO, new_version);
         } else {
+            if target.is_none() {
+                self.fs.note_unknown_unlink();
+            }
             if let Some(target) = target
                 && !old.as_ref().is_some_and(|old| Arc::ptr_eq(old, &target))
             {
