@@ -227,6 +227,9 @@ impl<P: Platform> Connection<P> {
                 self.pool.give_back(&self.platform, id);
             }
         }
+        while let Some(id) = self.pool.next_to_clean(&self.platform) {
+            self.clean_up(id);
+        }
         self.pool.wake_all(&self.platform);
     }
 

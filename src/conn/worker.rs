@@ -52,7 +52,7 @@ impl<P: Platform> Connection<P> {
     }
 
     /// Hands back what an abandoned reply handed out.
-    fn clean_up(&self, id: SlotId) {
+    pub(super) fn clean_up(&self, id: SlotId) {
         let slot = self.pool.slot(id);
         let cleanup = slot.cleanup();
         let node = NodeId::new(slot.node.load(Relaxed));

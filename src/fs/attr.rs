@@ -189,7 +189,9 @@ impl<P: Platform> Inode<P> {
 
     pub(super) fn cached_attr(&self, need: Stale) -> Option<Attr> {
         let cache = self.attr.read();
-        cache.valid(self.fs.now(), need).then_some(cache.attr)
+        let several = need.contains(Stale::NLINK) && cache.attr.nlink > 1 && !self.is_dir();
+        let unsure = several && cache.version < self.fs.unknown_unlink();
+        (cache.valid(self.fs.now(), need) && !unsure).then_some(cache.attr)
     }
 
     /// Returns the attributes as last heard, valid or not.

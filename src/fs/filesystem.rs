@@ -42,6 +42,9 @@ pub struct FileSystem<P: Platform> {
     /// The latest change that an inode had seen that is gone now. Attributes
     /// asked for before it may belong to an inode made anew, and be older.
     evicted_version: AtomicU64,
+    /// The last time that a name of an unknown file was removed: of any file with
+    /// several names, perhaps.
+    unknown_unlink: AtomicU64,
     /// Held while a directory that is known already is put in its place.
     places: SpinLock<()>,
     /// The mount is gone: names are not kept any more.
@@ -66,6 +69,7 @@ impl<P: Platform> FileSystem<P> {
             pollers: Pollers::default(),
             attr_version: AtomicU64::new(1),
             evicted_version: AtomicU64::new(0),
+            unknown_unlink: AtomicU64::new(0),
             places: SpinLock::new(()),
             ended: AtomicBool::new(false),
         }
@@ -283,6 +287,17 @@ impl<P: Platform> FileSystem<P> {
             }
         });
         roots
+    }
+
+    /// Notes that a name was removed here, and nobody knows of which file.
+    pub(super) fn note_unknown_unlink(&self) {
+        let version = self.next_version();
+        self.unknown_unlink.fetch_max(version, AcqRel);
+    }
+
+    /// Returns when that was last.
+    pub(super) fn unknown_unlink(&self) -> u64 {
+        self.unknown_unlink.load(Acquire)
     }
 
     /// Notes that an inode is gone whose last change had this number.

@@ -68,8 +68,9 @@ impl<P: Platform> Inode<P> {
         match result {
             Ok(()) => {
                 let version = self.change_names(version);
-                if let Some(victim) = victim {
-                    victim.lost_name();
+                match victim {
+                    Some(victim) => victim.lost_name(),
+                    None => self.fs.note_unknown_unlink(),
                 }
                 self.remember_absent(name, version);
                 Ok(())
@@ -186,6 +187,9 @@ impl<P: Platform> Inode<P> {
             let gone = old
                 .as_ref()
                 .is_some_and(|old| target.is_some() || old.is_dir() || old.last_attr().nlink == 1);
+            if target.is_none() {
+                self.fs.note_unknown_unlink();
+            }
             if let Some(target) = target {
                 target.lost_name();
             }
