@@ -112,6 +112,21 @@ impl<P: Platform> File<P> {
     ///
     /// As there.
     pub fn write_vectored_at(&self, offset: u64, bufs: &[&[u8]]) -> Result<usize> {
+        self.write_from(offset, bufs, WriteOrigin::Caller)
+    }
+
+    /// Writes what a page cache above the driver kept back, such as pages of a
+    /// shared mapping: at `offset`, also where the file is open for appending.
+    /// Returns how many bytes, at least one. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_at`](Self::write_at).
+    pub fn write_back_at(&self, offset: u64, data: &[u8]) -> Result<usize> {
+        self.write_from(offset, &[data], WriteOrigin::Cache)
+    }
+
+    fn write_from(&self, offset: u64, bufs: &[&[u8]], origin: WriteOrigin) -> Result<usize> {
         let inode = self.inode();
         inode.check()?;
         if !self.flags.writable() {
@@ -126,7 +141,7 @@ impl<P: Platform> File<P> {
             return Err(Error::caller(Errno::EFBIG));
         }
         inode.clear_set_ids()?;
-        let append = self.handle.flags.contains(OpenFlags::APPEND);
+        let append = origin == WriteOrigin::Caller && self.handle.flags.contains(OpenFlags::APPEND);
         let start = if append {
             inode.fresh_attr(Stale::SIZE, self.fh())?.size
         } else {
@@ -136,7 +151,7 @@ impl<P: Platform> File<P> {
         self.unflushed.store(true, Relaxed);
         inode.set_unsynced();
         let result = for_each_chunk_out(self, room, bufs, |at, chunk, len| {
-            self.write_chunk(start + at as u64, chunk, len)
+            self.write_chunk(start + at as u64, chunk, len, origin)
         });
         match result {
             Ok(n) => {
@@ -160,7 +175,13 @@ impl<P: Platform> File<P> {
         Ok((n, self.inode().last_attr().size))
     }
 
-    fn write_chunk(&self, offset: u64, chunk: &[&[u8]], len: usize) -> Result<usize> {
+    fn write_chunk(
+        &self,
+        offset: u64,
+        chunk: &[&[u8]],
+        len: usize,
+        origin: WriteOrigin,
+    ) -> Result<usize> {
         let inode = self.inode();
         let request = Write {
             node: inode.node,
@@ -168,7 +189,7 @@ impl<P: Platform> File<P> {
             offset,
             size: len as u32,
             lock_owner: None,
-            origin: WriteOrigin::Caller,
+            origin,
             set_ids: inode.set_ids_on_change(),
             flags: self.handle.flags,
         };
