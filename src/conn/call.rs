@@ -98,7 +98,7 @@ impl<P: Platform> Connection<P> {
         slot.segments.store(builder.finish(), Relaxed);
         drop(args);
         slot.arm(Cleanup::None, None);
-        self.submit(id, slot, R::OPCODE, Class::Forced);
+        self.submit_slot(id, slot, R::OPCODE, Class::Forced);
         true
     }
 
@@ -170,7 +170,12 @@ impl<P: Platform> Connection<P> {
     }
 
     /// Writes header and arguments into the slot's page.
-    fn encode<R: Request>(&self, slot: &Slot<P>, request: &R, class: Class) -> Result<()> {
+    pub(super) fn encode<R: Request>(
+        &self,
+        slot: &Slot<P>,
+        request: &R,
+        class: Class,
+    ) -> Result<()> {
         let unique = self.unique();
         let limits = self.limits();
         let credentials = if class.is_forced() {
@@ -187,6 +192,7 @@ impl<P: Platform> Connection<P> {
         let mut args = slot.args.lock();
         let args = &mut *args;
         args.long = None;
+        args.owned = None;
         let page = &mut args.page.bytes_mut()[..REPLY_OFFSET];
         let encoded = match wire::encode(request, unique, credentials, limits.dialect, page) {
             Ok(encoded) => encoded,
@@ -217,7 +223,7 @@ impl<P: Platform> Connection<P> {
     }
 
     /// Gives an armed slot to the device.
-    fn submit(&self, id: SlotId, slot: &Slot<P>, opcode: Opcode, class: Class) {
+    pub(super) fn submit_slot(&self, id: SlotId, slot: &Slot<P>, opcode: Opcode, class: Class) {
         let n = self.queues.len();
         let index = if n == 1 { 0 } else { self.place(opcode) % n };
         slot.queue.store(index as u16, Relaxed);
@@ -240,11 +246,11 @@ impl<P: Platform> Connection<P> {
 
     /// Waits until the device has given the request back, or until it may be
     /// given up. Returns the error to report in the latter case.
-    fn wait(&self, id: SlotId, opcode: Opcode, lent: bool) -> Option<Error> {
+    pub(super) fn wait(&self, id: SlotId, opcode: Opcode, lent: bool) -> Option<Error> {
         let slot = self.pool.slot(id);
         let queue = &self.queues[usize::from(slot.queue.load(Relaxed))];
         // Nobody routes interrupts to a connection that is not open yet.
-        let sleeps = self.platform.can_sleep() && self.state() != State::Starting;
+        let sleeps = self.has_interrupts() && self.state() != State::Starting;
         let env = self.env();
         let limit = self.deadline_of(opcode);
         let mut deadline = None;
@@ -412,7 +418,7 @@ impl<P: Platform> Flight<'_, '_, '_, P> {
             cleanup_of(R::OPCODE),
             Some(Waiter::Thread(conn.platform.current_thread())),
         );
-        conn.submit(self.id, slot, R::OPCODE, self.class);
+        conn.submit_slot(self.id, slot, R::OPCODE, self.class);
         if let Some(error) = conn.wait(self.id, R::OPCODE, self.lent.is_some()) {
             // The slot is an orphan now: it comes back by itself.
             core::mem::forget(self);
@@ -512,7 +518,7 @@ impl<P: Platform> Connection<P> {
     }
 }
 
-fn push_args<P: Platform>(
+pub(super) fn push_args<P: Platform>(
     args: &Args<P>,
     builder: &mut TableBuilder<'_, P::Hal>,
 ) -> Result<(), crate::device::TableFull> {
@@ -527,7 +533,7 @@ fn push_args<P: Platform>(
     })
 }
 
-fn push_reply<P: Platform>(
+pub(super) fn push_reply<P: Platform>(
     args: &Args<P>,
     shape: ReplyShape,
     builder: &mut TableBuilder<'_, P::Hal>,
@@ -545,7 +551,7 @@ fn push_reply<P: Platform>(
 }
 
 /// Says what a reply hands out that must be handed back if nobody takes it.
-const fn cleanup_of(opcode: Opcode) -> Cleanup {
+pub(super) const fn cleanup_of(opcode: Opcode) -> Cleanup {
     match opcode {
         Opcode::Lookup | Opcode::Mknod | Opcode::Mkdir | Opcode::Symlink | Opcode::Link => {
             Cleanup::Entry

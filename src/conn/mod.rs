@@ -1,7 +1,7 @@
 //! The connection: requests and replies between this kernel and one server.
 //!
 //! It owns the device and its queues, sends INIT, carries requests through the
-//! [in-flight table](pool), and ends: by unmount, abort, or loss of the device.
+//! in-flight table, and ends: by unmount, abort, or loss of the device.
 //! It knows no names and no paths.
 //!
 //! # The fate of a request
@@ -34,6 +34,7 @@ mod pool;
 mod queue;
 mod slot;
 mod state;
+mod ticket;
 mod worker;
 
 use alloc::boxed::Box;
@@ -50,6 +51,7 @@ pub use limits::Limits;
 pub use open::OpenError;
 pub use pool::Class;
 pub use state::State;
+pub use ticket::{Buffer, Ticket};
 
 use crate::device::{Transport, config::FsConfig, transport::DeviceStatus};
 use crate::error::{Error, Result};
@@ -217,6 +219,11 @@ impl<P: Platform> Connection<P> {
             }
         }
         self.pool.wake_all(&self.platform);
+    }
+
+    /// Returns whether a waiter may sleep because an interrupt will wake it.
+    fn has_interrupts(&self) -> bool {
+        self.platform.can_sleep() && (self.config.vectors > 0 || self.config.interrupt_line)
     }
 
     fn env(&self) -> Env<'_, P> {

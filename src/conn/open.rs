@@ -169,8 +169,7 @@ impl<P: Platform> Connection<P> {
                 | DeviceStatus::FEATURES_OK
                 | DeviceStatus::DRIVER_OK,
         );
-        let wants_interrupts =
-            conn.platform.can_sleep() && (conn.config.vectors > 0 || conn.config.interrupt_line);
+        let wants_interrupts = conn.has_interrupts();
         for queue in &conn.queues {
             queue.set_interrupts(wants_interrupts, &conn.env());
         }

@@ -121,6 +121,8 @@ pub(crate) struct Args<P: Platform> {
     pub(crate) page: DmaRegion<P::Hal>,
     /// For arguments that are too long for the page (a long symlink target).
     pub(crate) long: Option<DmaRegion<P::Hal>>,
+    /// Data of a request that is polled: its own, so that it can be orphaned.
+    pub(crate) owned: Option<DmaRegion<P::Hal>>,
     /// Length of the arguments in bytes.
     pub(crate) len: usize,
 }
@@ -143,6 +145,7 @@ impl<P: Platform> Slot<P> {
             args: SpinLock::new(Args {
                 page: DmaRegion::new(PAGE_SIZE)?,
                 long: None,
+                owned: None,
                 len: 0,
             }),
         })

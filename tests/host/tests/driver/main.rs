@@ -1,5 +1,5 @@
 //! The whole driver against real virtiofsd.
 
 mod common;
-mod device;
 mod files;
+mod tickets;
