@@ -176,7 +176,7 @@ impl<P: Platform> Connection<P> {
         request: &R,
         class: Class,
     ) -> Result<()> {
-        let unique = self.unique();
+        let unique = request.unique().unwrap_or_else(|| self.unique());
         let limits = self.limits();
         let credentials = if class.is_forced() {
             Credentials::DRIVER

@@ -99,6 +99,25 @@ impl<P: Platform> Connection<P> {
             fh,
             flags,
             dir: false,
+            flock: None,
+        });
+    }
+
+    /// As [`release`](Self::release), and the flock(2) lock of `owner` goes with
+    /// it.
+    pub fn release_unlocking(
+        &self,
+        node: NodeId,
+        fh: FileHandle,
+        flags: OpenFlags,
+        owner: LockOwner,
+    ) {
+        self.release_soon(PendingRelease {
+            node,
+            fh,
+            flags,
+            dir: false,
+            flock: Some(owner),
         });
     }
 
@@ -109,6 +128,7 @@ impl<P: Platform> Connection<P> {
             fh,
             flags,
             dir: true,
+            flock: None,
         });
     }
 
@@ -125,17 +145,21 @@ impl<P: Platform> Connection<P> {
             fh,
             flags,
             dir,
+            flock,
         } = release;
         if dir {
             return self.post(&Releasedir { node, fh, flags });
         }
-        let none = ReleaseFlags::empty();
+        let (release, lock_owner) = match flock {
+            None => (ReleaseFlags::empty(), LockOwner(0)),
+            Some(owner) => (ReleaseFlags::FLOCK_UNLOCK, owner),
+        };
         self.post(&Release {
             node,
             fh,
             flags,
-            release: none,
-            lock_owner: LockOwner(0),
+            release,
+            lock_owner,
         })
     }
 
@@ -158,4 +182,6 @@ pub(super) struct PendingRelease {
     fh: FileHandle,
     flags: OpenFlags,
     dir: bool,
+    /// Whose flock goes with it.
+    flock: Option<LockOwner>,
 }

@@ -12,6 +12,7 @@ use core::time::Duration;
 use bitflags::bitflags;
 
 use super::Inode;
+use super::acl::Acl;
 use super::filesystem::Asked;
 use crate::error::Result;
 use crate::platform::Platform;
@@ -51,6 +52,16 @@ pub(super) struct AttrCache {
     /// Number of the last change made here.
     version: u64,
     stale: Stale,
+    /// The access control list, `Some(None)` for none, `None` if not known. It
+    /// holds as long as the attributes do.
+    acl: Option<Option<Arc<Acl>>>,
+}
+
+/// Tells whether attributes were replaced or changed in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    until: u64,
+    version: u64,
 }
 
 impl AttrCache {
@@ -60,11 +71,31 @@ impl AttrCache {
             until: until.as_nanos() as u64,
             version: asked.0,
             stale: Stale::empty(),
+            acl: None,
         }
     }
 
     fn valid(&self, now: Duration, need: Stale) -> bool {
         now.as_nanos() < u128::from(self.until) && !self.stale.intersects(need)
+    }
+
+    /// Returns the access control list if it is known.
+    pub(super) fn acl(&self, now: Duration) -> Option<Option<Arc<Acl>>> {
+        self.acl.clone().filter(|_| self.valid(now, Stale::MODE))
+    }
+
+    pub(super) fn stamp(&self) -> Stamp {
+        Stamp {
+            until: self.until,
+            version: self.version,
+        }
+    }
+
+    /// Keeps an access control list that was asked for at `stamp`.
+    pub(super) fn keep_acl(&mut self, stamp: Stamp, acl: Option<Arc<Acl>>) {
+        if self.stamp() == stamp {
+            self.acl = Some(acl);
+        }
     }
 }
 
@@ -208,10 +239,11 @@ impl<P: Platform> Inode<P> {
         cache.attr = attr;
         cache.until = until.as_nanos() as u64;
         cache.stale = Stale::empty();
+        cache.acl = None;
     }
 
     /// Drops what was derived from the content: somebody else changed it.
-    fn content_changed(&self) {
+    pub(super) fn content_changed(&self) {
         if let Some(extra) = &mut *self.extra.lock() {
             extra.dir = None;
             extra.target = None;
@@ -306,6 +338,7 @@ impl<P: Platform> Inode<P> {
         cache.attr = reply.attr;
         cache.version = version;
         cache.stale = Stale::empty();
+        cache.acl = None;
         cache.until = if raced { 0 } else { until.as_nanos() as u64 };
     }
 
@@ -322,7 +355,7 @@ impl<P: Platform> Inode<P> {
         if request.mode.is_some() {
             request.mode = request
                 .mode
-                .map(|mode| self.allowed_mode(mode))
+                .map(|mode| self.allowed_mode(mode, changes.gid))
                 .transpose()?;
         }
         let owner = changes.uid.is_some() || changes.gid.is_some();

@@ -180,6 +180,15 @@ impl<P: Platform> DentryCache<P> {
         }
     }
 
+    /// Makes every name be asked for again.
+    pub(super) fn expire_all(&self) {
+        for shard in &self.shards {
+            for dentry in shard.read().entries.iter().flatten() {
+                dentry.valid_until.store(0, Relaxed);
+            }
+        }
+    }
+
     /// Returns until when `name` in `parent` is known, if it stands for an inode.
     pub(super) fn valid_until(&self, parent: &Inode<P>, name: &Name) -> Option<Duration> {
         let hash = self.hash(parent, name);

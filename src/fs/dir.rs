@@ -483,19 +483,22 @@ impl<P: Platform> Dir<P> {
         }
     }
 
+    /// Returns the server's handle, opening one if there is none yet.
+    pub(super) fn server_handle(&mut self) -> Result<Arc<Handle<P>>> {
+        if let Some(handle) = &self.handle {
+            return Ok(handle.clone());
+        }
+        let handle = self.inode.open_dir_handle()?;
+        Ok(self.handle.insert(handle).clone())
+    }
+
     /// Makes the names in the directory durable. Blocks.
     ///
     /// # Errors
     ///
     /// The server's.
     pub fn sync(&mut self) -> Result<()> {
-        let handle = match &self.handle {
-            Some(handle) => handle.clone(),
-            None => {
-                let handle = self.inode.open_dir_handle()?;
-                self.handle.insert(handle).clone()
-            }
-        };
+        let handle = self.server_handle()?;
         let request = Fsyncdir {
             node: self.inode.node,
             fh: handle.fh,

@@ -1,8 +1,8 @@
 //! Open files.
 
 use alloc::sync::Arc;
-use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::attr::Stale;
 use super::handle::{Handle, Opened, shareable};
@@ -15,8 +15,8 @@ use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::platform::Platform;
 use crate::wire::{
-    FileHandle, FileType, Flush, FopenFlags, Fsync, FsyncFlags, InitFlags, LockOwner, Opcode, Open,
-    OpenFlags,
+    FileHandle, FileType, Flush, FopenFlags, Fsync, FsyncFlags, InitFlags, LockFamily, LockOwner,
+    Opcode, Open, OpenFlags, SetIds,
 };
 
 /// A file that somebody opened: an open file description, in POSIX words,
@@ -30,8 +30,10 @@ pub struct File<P: Platform> {
     pub(super) flags: OpenFlags,
     /// Something was written that no FLUSH has followed.
     pub(super) unflushed: AtomicBool,
-    /// Locks were taken through it.
-    pub(super) locked: AtomicBool,
+    /// Owner of its flock, 0 before the first.
+    pub(super) flock: AtomicU64,
+    /// Its name in notifications, 0 before the first POLL.
+    pub(super) poll: AtomicU64,
 }
 
 /// How much [`File::sync`] makes durable.
@@ -73,8 +75,10 @@ impl<P: Platform> Inode<P> {
 
     /// As [`open`](Self::open), after permissions were checked.
     pub(super) fn open_unchecked(self: &Arc<Self>, flags: OpenFlags) -> Result<Arc<File<P>>> {
-        let shares =
-            self.file_type() == FileType::Regular && self.fs.options.cache.shares_handles();
+        // A server may tie a flock to the handle that it was taken through.
+        let shares = self.file_type() == FileType::Regular
+            && self.fs.options.cache.shares_handles()
+            && !self.fs.locks_remotely(LockFamily::Flock);
         if shares
             && shareable(flags)
             && let Some(handle) = self
@@ -118,7 +122,11 @@ impl<P: Platform> Inode<P> {
         let request = Open {
             node: self.node,
             flags,
-            set_ids: self.set_ids_on_change(),
+            set_ids: if flags.contains(OpenFlags::TRUNC) {
+                self.set_ids_on_change()
+            } else {
+                SetIds::Keep
+            },
         };
         let opened = if fs.conn.limits().has(InitFlags::NO_OPEN_SUPPORT) {
             fs.lacking.unless(Opcode::Open, || fs.conn.ask(&request))
@@ -163,7 +171,8 @@ impl<P: Platform> File<P> {
             handle,
             flags,
             unflushed: AtomicBool::new(false),
-            locked: AtomicBool::new(false),
+            flock: AtomicU64::new(0),
+            poll: AtomicU64::new(0),
         })
     }
 
@@ -228,23 +237,38 @@ impl<P: Platform> File<P> {
     ///
     /// The server's, which are those of close(2).
     pub fn flush(&self, owner: LockOwner) -> Result<()> {
+        let result = self.send_flush(owner);
+        self.inode().unlock_here(LockFamily::Posix, owner);
+        result
+    }
+
+    fn send_flush(&self, owner: LockOwner) -> Result<()> {
         let fs = &self.inode().fs;
-        let useful = self.unflushed.swap(false, Relaxed) | self.locked.load(Relaxed);
-        if self.handle.fopen.contains(FopenFlags::NOFLUSH)
-            || fs.options.flush == FlushPolicy::WhenUseful && !useful
-        {
+        // Closing any descriptor of a file drops the locks that any of them took.
+        let locked = self.inode().was_locked() && fs.locks_remotely(LockFamily::Posix);
+        let useful = self.unflushed.swap(false, Relaxed) | locked;
+        if fs.options.flush == FlushPolicy::WhenUseful && !useful {
             return Ok(());
+        }
+        let silent = self.handle.fopen.contains(FopenFlags::NOFLUSH);
+        if silent || fs.lacking.has(Opcode::Flush) {
+            return if locked {
+                self.unlock_remotely(owner)
+            } else {
+                Ok(())
+            };
         }
         let request = Flush {
             node: self.inode().node,
             fh: self.handle.fh,
             lock_owner: owner,
         };
-        fs.lacking
-            .unless(Opcode::Flush, || {
-                fs.conn.call(&request, Data::None, Class::Forced)
-            })
-            .unwrap_or(Ok(()))
+        let flush = || fs.conn.call(&request, Data::None, Class::Forced);
+        match fs.lacking.unless(Opcode::Flush, flush) {
+            Some(result) => result,
+            None if locked => self.unlock_remotely(owner),
+            None => Ok(()),
+        }
     }
 
     /// Makes what was written durable. Blocks. Sends nothing if nothing was

@@ -10,8 +10,10 @@ use super::Inode;
 use super::attr::AttrCache;
 use super::dentry::DentryCache;
 use super::inode::Place;
+use super::lock::Locks;
 use super::nosys::Lacking;
 use super::options::MountOptions;
+use super::poll::Pollers;
 use super::table::InodeTable;
 use crate::conn::{Connection, Counters};
 use crate::errno::Errno;
@@ -27,6 +29,10 @@ pub struct FileSystem<P: Platform> {
     pub(super) inodes: InodeTable<P>,
     pub(super) dentries: DentryCache<P>,
     pub(super) lacking: Lacking,
+    /// Those that the server does not keep.
+    pub(super) locks: Locks<P>,
+    /// Who waits for a file to be ready.
+    pub(super) pollers: Pollers,
     /// Orders attributes by when they were asked for (S0-04): each change made
     /// here takes the next number, and a reply to an older question is not
     /// believed.
@@ -51,6 +57,8 @@ impl<P: Platform> FileSystem<P> {
             conn,
             options,
             lacking: Lacking::default(),
+            locks: Locks::default(),
+            pollers: Pollers::default(),
             attr_version: AtomicU64::new(1),
             submounts: SpinLock::new(Vec::new()),
         }

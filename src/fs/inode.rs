@@ -70,6 +70,8 @@ const BAD: u8 = 1 << 0;
 const WANTS_PLUS: u8 = 1 << 1;
 /// Something was changed here that no fsync has followed.
 const UNSYNCED: u8 = 1 << 2;
+/// Somebody took a lock on it, here or on the server.
+const LOCKED: u8 = 1 << 3;
 
 impl<P: Platform> Inode<P> {
     pub(super) fn new(
@@ -180,6 +182,18 @@ impl<P: Platform> Inode<P> {
         self.flags.fetch_and(!UNSYNCED, AcqRel) & UNSYNCED != 0
     }
 
+    /// Notes that there may be a lock on the inode, from now on.
+    pub(super) fn set_locked(&self) {
+        if self.flags.load(Relaxed) & LOCKED == 0 {
+            self.flags.fetch_or(LOCKED, AcqRel);
+        }
+    }
+
+    /// Returns whether there ever was one.
+    pub(super) fn was_locked(&self) -> bool {
+        self.flags.load(Acquire) & LOCKED != 0
+    }
+
     /// Returns a number that changes with the names in this directory.
     pub(super) fn names_version(&self) -> u32 {
         self.names.load(Acquire)
@@ -187,8 +201,13 @@ impl<P: Platform> Inode<P> {
 
     /// Notes that a name in this directory was made, removed or replaced here.
     pub(super) fn names_changed(&self) {
-        self.names.fetch_add(1, Release);
         self.set_unsynced();
+        self.names_outdated();
+    }
+
+    /// Notes that somebody changed a name in this directory.
+    pub(super) fn names_outdated(&self) {
+        self.names.fetch_add(1, Release);
         if let Some(extra) = &mut *self.extra.lock() {
             extra.dir = None;
         }
@@ -229,6 +248,9 @@ impl<P: Platform> Inode<P> {
 impl<P: Platform> Drop for Inode<P> {
     fn drop(&mut self) {
         self.fs.inodes.remove(self);
+        if self.was_locked() {
+            self.fs.locks.forget(self.lock_key());
+        }
         self.fs.conn.forget(self.node, *self.lookups.get_mut());
         // The parents that only this inode kept go one by one, not one inside
         // the other: paths can be deeper than stacks.

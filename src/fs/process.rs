@@ -6,8 +6,6 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::Relaxed;
 
 use super::description::Description;
 use super::file::Durable;
@@ -54,14 +52,11 @@ pub struct Process<P: Platform> {
     owner: LockOwner,
 }
 
-/// Lock owners are numbered; 0 stands for nobody.
-static NEXT_OWNER: AtomicU64 = AtomicU64::new(1);
-
 impl<P: Platform> Process<P> {
     /// Makes a process at the root of a mount.
     pub fn new(mount: &Mount<P>) -> Self {
         let root = mount.root().clone();
-        let owner = LockOwner(NEXT_OWNER.fetch_add(1, Relaxed));
+        let owner = super::lock::new_owner();
         Self {
             cwd: SpinLock::new(root.clone()),
             root,
@@ -416,7 +411,7 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of access(2).
     pub fn access(&self, at: At, path: &[u8], wanted: Access) -> Result<()> {
-        self.with_inode(at, path, Symlinks::Follow, |inode| inode.permission(wanted))
+        self.with_inode(at, path, Symlinks::Follow, |inode| inode.access(wanted))
     }
 
     /// Returns what a symbolic link points to: readlink(2). Blocks.
@@ -567,7 +562,7 @@ impl<P: Platform> Process<P> {
     pub fn chdir(&self, at: At, path: &[u8]) -> Result<()> {
         let dir = self.with_inode(at, path, Symlinks::Follow, |inode| {
             inode.check_dir()?;
-            inode.permission(Access::EXEC)?;
+            inode.access(Access::EXEC)?;
             Ok(inode.clone())
         })?;
         let old = core::mem::replace(&mut *self.cwd.lock(), dir);

@@ -4,7 +4,7 @@ use virtio_fs::Error;
 use virtio_fs::fs::{Changes, Metadata};
 use virtio_fs::wire;
 
-use crate::value::{Attr, Errno, SetAttr, SetTime, Statfs, Time};
+use crate::value::{Answer, Attr, Errno, Lock, SetAttr, SetTime, Statfs, Time};
 
 impl From<Error> for Errno {
     fn from(error: Error) -> Self {
@@ -71,4 +71,13 @@ pub(crate) fn statfs(state: &wire::StatfsReply) -> Statfs {
         namelen: state.namelen,
         frsize: state.frsize,
     }
+}
+
+pub(crate) fn lock(lock: &Lock) -> Answer<wire::Lock> {
+    Ok(wire::Lock {
+        start: lock.start,
+        end: lock.end,
+        kind: wire::LockKind::from_wire(lock.kind).map_err(|_| Errno(libc::EINVAL))?,
+        pid: lock.pid,
+    })
 }

@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use virtio_fs::conn::Connection;
-use virtio_fs::fs::{Access, Dir, DirEntry as DriverEntry, Durable, File, Inode, Mount};
+use virtio_fs::fs::{Access, Dir, DirEntry as DriverEntry, Durable, File, Inode, LockWait, Mount};
 use virtio_fs::platform::{Caller, Capabilities};
 use virtio_fs::wire::{
     DirCookie, FallocateMode, FopenFlags, InitFlags, LockOwner, Mode, OpenFlags, Rdev, RenameFlags,
-    SeekWhence,
+    SeekWhence, XattrFlags,
 };
 use virtio_fs_host::HostPlatform;
 use virtio_fs_host::platform::set_caller;
@@ -24,9 +24,10 @@ use crate::handles::Handles;
 use crate::nodes::Nodes;
 use crate::operations::{Context, Create, DirSink, Io, Operations};
 use crate::value::{
-    Answer, Attributes, CopyEnd, DirEntry, Entry, Errno, Features, Opened, Rename, SetAttr, Statfs,
+    Answer, Attributes, CopyEnd, DirEntry, Entry, Errno, Features, Lock, LockCall, Opened, Rename,
+    SetAttr, Statfs,
 };
-use crate::{caller, convert, value, xattr};
+use crate::{caller, convert, value};
 
 type Node = Arc<Inode<HostPlatform>>;
 type OpenFile = Arc<File<HostPlatform>>;
@@ -203,6 +204,29 @@ fn record<'a>(entry: &DriverEntry<'a>) -> DirEntry<'a> {
     }
 }
 
+/// Room that most attributes fit, so that one request does.
+const FIRST_TRY: usize = 4096;
+
+/// Fetches something of unknown length with enough room.
+fn whole(fetch: impl Fn(&mut [u8]) -> virtio_fs::Result<usize>) -> Answer<Vec<u8>> {
+    let mut buffer = vec![0; FIRST_TRY];
+    loop {
+        match fetch(&mut buffer) {
+            Ok(len) => {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+            // It may grow again before it is fetched.
+            Err(error)
+                if error.errno() == virtio_fs::Errno::ERANGE && buffer.len() < 16 * FIRST_TRY =>
+            {
+                buffer.resize(16 * FIRST_TRY, 0);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 impl Operations for Export {
     fn init(&self, offered: Features) -> value::Settings {
         let limits = self.conn().limits();
@@ -214,7 +238,9 @@ impl Operations for Export {
             | Features::HANDLE_KILLPRIV_V2
             | Features::SETXATTR_EXT
             | Features::CREATE_SUPP_GROUP
-            | Features::DIRECT_IO_ALLOW_MMAP;
+            | Features::DIRECT_IO_ALLOW_MMAP
+            | Features::POSIX_LOCKS
+            | Features::FLOCK_LOCKS;
         for (theirs, ours) in [
             (InitFlags::DO_READDIRPLUS, Features::DO_READDIRPLUS),
             (InitFlags::READDIRPLUS_AUTO, Features::READDIRPLUS_AUTO),
@@ -465,22 +491,58 @@ impl Operations for Export {
     ) -> Answer<()> {
         self.act_as(context, 0, SetIds::when(kill_sgid));
         let inode = self.nodes.get(node)?;
-        xattr::set(self.conn(), inode.node(), name, value, flags, kill_sgid)
+        Ok(inode.set_xattr(name, value, XattrFlags::from_bits_retain(flags))?)
     }
 
     fn getxattr(&self, context: &Context, node: u64, name: &[u8]) -> Answer<Vec<u8>> {
         self.caller(context);
-        xattr::get(self.conn(), self.nodes.get(node)?.node(), name)
+        let inode = self.nodes.get(node)?;
+        whole(|buffer| inode.get_xattr(name, buffer))
     }
 
     fn listxattr(&self, context: &Context, node: u64) -> Answer<Vec<u8>> {
         self.caller(context);
-        xattr::list(self.conn(), self.nodes.get(node)?.node())
+        let inode = self.nodes.get(node)?;
+        whole(|buffer| inode.list_xattr(buffer))
     }
 
     fn removexattr(&self, context: &Context, node: u64, name: &[u8]) -> Answer<()> {
         self.caller(context);
-        xattr::remove(self.conn(), self.nodes.get(node)?.node(), name)
+        Ok(self.nodes.get(node)?.remove_xattr(name)?)
+    }
+
+    fn getlk(&self, context: &Context, _: u64, fh: u64, owner: u64, lock: &Lock) -> Answer<Lock> {
+        self.caller(context);
+        let file = self.files.get(fh)?;
+        let held = file.get_lock(LockOwner(owner), convert::lock(lock)?)?;
+        Ok(held.map_or(
+            Lock {
+                kind: libc::F_UNLCK as u32,
+                ..*lock
+            },
+            |held| Lock {
+                start: held.start,
+                end: held.end,
+                kind: held.kind as u32,
+                pid: held.pid,
+            },
+        ))
+    }
+
+    fn setlk(&self, context: &Context, _: u64, fh: u64, call: LockCall, lock: &Lock) -> Answer<()> {
+        self.caller(context);
+        let file = self.files.get(fh)?;
+        let lock = convert::lock(lock)?;
+        let wait = if call.wait {
+            LockWait::Wait
+        } else {
+            LockWait::Fail
+        };
+        Ok(if call.flock {
+            file.flock(lock.kind, wait)?
+        } else {
+            file.set_lock(LockOwner(call.owner), lock, wait)?
+        })
     }
 
     fn fallocate(

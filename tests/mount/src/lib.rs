@@ -33,7 +33,6 @@ mod opcode;
 pub mod operations;
 pub mod serve;
 pub mod value;
-mod xattr;
 
 pub use export::Export;
 pub use mount::Mount;

@@ -8,7 +8,7 @@ use virtio_fs::fs::CachePolicy;
 use virtio_fs_host::daemon::Program;
 
 /// What `--help` prints.
-pub const HELP: &str = "\
+pub(crate) const HELP: &str = "\
 Mounts a host directory through the virtio-fs driver, as an ordinary process: programs ->
 Linux -> /dev/fuse -> driver -> vhost-user -> daemon -> directory. Needs root. Runs until it
 is unmounted or gets SIGINT or SIGTERM.
@@ -36,35 +36,35 @@ VIRTIOFSD, VIRTIO_FS_DAXD.
 
 /// A command line, read.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The directory to serve.
-    pub share: PathBuf,
+    pub(crate) share: PathBuf,
     /// Where to mount it.
-    pub mountpoint: PathBuf,
+    pub(crate) mountpoint: PathBuf,
     /// Who serves it.
-    pub daemon: Program,
+    pub(crate) daemon: Program,
     /// Its cache policy.
-    pub cache: String,
+    pub(crate) cache: String,
     /// The driver's cache policy.
-    pub policy: CachePolicy,
+    pub(crate) policy: CachePolicy,
     /// Threads of the daemon.
-    pub threads: u32,
+    pub(crate) threads: u32,
     /// More arguments for it.
-    pub daemon_arguments: Vec<String>,
+    pub(crate) daemon_arguments: Vec<String>,
     /// Whether it has extended attributes.
-    pub xattr: bool,
+    pub(crate) xattr: bool,
     /// Whether it has access control lists.
-    pub posix_acl: bool,
+    pub(crate) posix_acl: bool,
     /// How long Linux may believe names and attributes.
-    pub lifetime: Duration,
+    pub(crate) lifetime: Duration,
     /// Whether the driver checks permissions.
-    pub check_permissions: bool,
+    pub(crate) check_permissions: bool,
     /// Whether threads poll.
-    pub poll: bool,
+    pub(crate) poll: bool,
     /// Whether to print counters.
-    pub counters: bool,
+    pub(crate) counters: bool,
     /// What to log.
-    pub log: log::LevelFilter,
+    pub(crate) log: log::LevelFilter,
 }
 
 /// Reads the arguments. `None` if help is wanted.
@@ -72,7 +72,7 @@ pub struct Options {
 /// # Errors
 ///
 /// With a message for the user.
-pub fn parse(mut parser: Parser) -> Result<Option<Options>, lexopt::Error> {
+pub(crate) fn parse(mut parser: Parser) -> Result<Option<Options>, lexopt::Error> {
     let mut places = Vec::new();
     let mut options = Options {
         share: PathBuf::new(),
