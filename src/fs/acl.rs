@@ -65,8 +65,8 @@ impl Acl {
         if version != VERSION || entries.len() % size_of::<Raw>() != 0 {
             return Err(Malformed::PayloadLen(value.len()));
         }
-        let entries = <[Raw]>::ref_from_bytes(entries)
-            .map_err(|_| Malformed::PayloadLen(value.len()))?;
+        let entries =
+            <[Raw]>::ref_from_bytes(entries).map_err(|_| Malformed::PayloadLen(value.len()))?;
         let mut acl = Self {
             users: Vec::new(),
             group: Access::empty(),
@@ -219,7 +219,10 @@ mod tests {
             let wanted = Access::from_bits_truncate(wanted);
             acl.allows(wanted, uid, 5, |gid| groups.contains(&gid))
         };
-        assert!(may(10, &[], 6) && !may(10, &[], 1), "the mask takes execution");
+        assert!(
+            may(10, &[], 6) && !may(10, &[], 1),
+            "the mask takes execution"
+        );
         assert!(!may(11, &[5, 20, 21], 4), "named, and refused");
         assert!(may(12, &[5], 4) && !may(12, &[5], 2), "the file's group");
         assert!(may(12, &[20], 2) && may(12, &[20, 21], 4));
@@ -242,7 +245,11 @@ mod tests {
 
     #[test]
     fn lists_that_make_no_sense_are_refused() {
-        let (u, g, o) = ((USER_OBJ, 6, NOBODY), (GROUP_OBJ, 4, NOBODY), (OTHER, 4, NOBODY));
+        let (u, g, o) = (
+            (USER_OBJ, 6, NOBODY),
+            (GROUP_OBJ, 4, NOBODY),
+            (OTHER, 4, NOBODY),
+        );
         let m = (MASK, 7, NOBODY);
         for entries in [
             vec![],

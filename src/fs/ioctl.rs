@@ -20,8 +20,8 @@ use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::platform::{PAGE_SIZE, Platform};
 use crate::wire::{
-    self, Bmap, Dialect, FileHandle, FileType, InitFlags, IoctlFlags, IoctlReply, Malformed, NodeId,
-    Opcode, Payload, ReplyShape, Request, Writer,
+    self, Bmap, Dialect, FileHandle, FileType, InitFlags, IoctlFlags, IoctlReply, Malformed,
+    NodeId, Opcode, Payload, ReplyShape, Request, Writer,
 };
 
 /// Areas of memory that a server may ask for (FUSE_IOCTL_MAX_IOV).
@@ -175,7 +175,10 @@ impl<P: Platform> Target<'_, P> {
         let (mut input, mut targets) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS_MAX {
             // At least a page, for a list of areas.
-            let room = targets.iter().map(|area: &Area| area.len.get() as usize).sum();
+            let room = targets
+                .iter()
+                .map(|area: &Area| area.len.get() as usize)
+                .sum();
             let mut output = vec![0; PAGE_SIZE.max(room)];
             let unrestricted = IoctlFlags::UNRESTRICTED;
             let reply = self.send(cmd, arg, unrestricted, &input, &mut output)?;
@@ -243,7 +246,10 @@ impl<P: Platform> Target<'_, P> {
 
     fn nonsense(&self, what: &str) -> Error {
         self.inode.fs.counters().malformed_replies.add(1);
-        log::error!("virtio-fs: IOCTL of node {}: server {what}", self.inode.node);
+        log::error!(
+            "virtio-fs: IOCTL of node {}: server {what}",
+            self.inode.node
+        );
         Error::protocol()
     }
 }

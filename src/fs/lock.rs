@@ -21,8 +21,8 @@ use crate::error::{Error, Origin, Result};
 use crate::platform::{Platform, Signal};
 use crate::sync::SpinLock;
 use crate::wire::{
-    Getlk, InitFlags, Lock, LockArgs, LockFamily, LockKind, LockOwner, Opcode, SIZE_MAX,
-    Setlk, Setlkw,
+    Getlk, InitFlags, Lock, LockArgs, LockFamily, LockKind, LockOwner, Opcode, SIZE_MAX, Setlk,
+    Setlkw,
 };
 
 /// Whether a lock that is in the way is waited for.
@@ -350,7 +350,8 @@ impl<P: Platform> Drop for File<P> {
     fn drop(&mut self) {
         let owner = core::mem::take(self.flock.get_mut());
         if owner != 0 {
-            self.inode().unlock_here(LockFamily::Flock, LockOwner(owner));
+            self.inode()
+                .unlock_here(LockFamily::Flock, LockOwner(owner));
         }
         self.stop_polling();
     }

@@ -92,7 +92,8 @@ fn rests(old: &Owned, cut: &Owned) -> impl Iterator<Item = Owned> {
         },
         ..*old
     };
-    let before = (old.lock.start < cut.lock.start).then(|| part(old.lock.start, cut.lock.start - 1));
+    let before =
+        (old.lock.start < cut.lock.start).then(|| part(old.lock.start, cut.lock.start - 1));
     let behind = (old.lock.end > cut.lock.end).then(|| part(cut.lock.end + 1, old.lock.end));
     before.into_iter().chain(behind)
 }
@@ -185,10 +186,8 @@ impl<T> LockTable<T> {
         thread: T,
         wake: impl FnMut(&T),
     ) -> Outcome {
-        let polite = || {
-            self.waits_behind(file, &owned, self.waiting.len())
-                && !self.holds_any(owned.owner)
-        };
+        let polite =
+            || self.waits_behind(file, &owned, self.waiting.len()) && !self.holds_any(owned.owner);
         let free = self.conflict(file, &owned).is_none();
         if free && !polite() {
             self.set(file, owned, wake);
@@ -296,7 +295,12 @@ impl<T> LockTable<T> {
                 }
                 seen.push(holder.owner);
                 let theirs = |w: &&Waiter<T>| !w.granted && w.wanted.owner == holder.owner;
-                next.extend(self.waiting.iter().filter(theirs).map(|w| (w.file, w.wanted)));
+                next.extend(
+                    self.waiting
+                        .iter()
+                        .filter(theirs)
+                        .map(|w| (w.file, w.wanted)),
+                );
             }
         }
         false

@@ -116,7 +116,10 @@ fn ranges_are_split_merged_and_converted_as_a_model_of_single_bytes_says() {
             let (file, wish) = random.wish();
             let free = model.free(file, &wish);
             let in_the_way = table.conflict(file, &wish);
-            assert_eq!(in_the_way.is_none() || wish.lock.kind == LockKind::Unlock, free);
+            assert_eq!(
+                in_the_way.is_none() || wish.lock.kind == LockKind::Unlock,
+                free
+            );
             assert_eq!(table.set(file, wish, |_| ()), free, "{wish:?}");
             if free {
                 model.set(file, &wish);
@@ -147,7 +150,9 @@ fn who_waits_gets_the_lock_in_turn_and_never_in_a_circle() {
                 (Some(_), _) => continue,
                 (None, 0) => {
                     table.release(file, wish.owner, |t| woken.push(*t));
-                    model.0.retain(|&(f, o, _), _| f != file || o != wish.owner.0);
+                    model
+                        .0
+                        .retain(|&(f, o, _), _| f != file || o != wish.owner.0);
                 }
                 (None, _) => {
                     // The table names threads by the tickets that it will give.
@@ -234,7 +239,10 @@ fn lock(owner: u64, kind: LockKind) -> Owned {
 fn a_reader_does_not_overtake_a_writer_who_waits() {
     let mut table = LockTable::<&str>::new(Circles::Allowed);
     let none = |_: &&str| ();
-    assert_eq!(table.set_or_wait(1, lock(1, LockKind::Read), "a", none), Outcome::Granted);
+    assert_eq!(
+        table.set_or_wait(1, lock(1, LockKind::Read), "a", none),
+        Outcome::Granted
+    );
     let Outcome::Waits(writer) = table.set_or_wait(1, lock(2, LockKind::Write), "writer", none)
     else {
         panic!("two kinds at once");

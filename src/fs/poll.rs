@@ -36,7 +36,10 @@ impl Pollers {
     /// Takes out all who wait for a file; they are woken, or dropped, outside of
     /// the lock.
     fn take(&self, handle: PollHandle) -> Vec<(PollHandle, Waker)> {
-        self.0.lock().extract_if(.., |(h, _)| *h == handle).collect()
+        self.0
+            .lock()
+            .extract_if(.., |(h, _)| *h == handle)
+            .collect()
     }
 
     /// Wakes who waits for a file. A name that is not known is ignored.

@@ -8,10 +8,10 @@
 use alloc::sync::Arc;
 use core::num::NonZeroU32;
 
+use super::Inode;
 use super::acl::{self, Acl};
 use super::attr::Stale;
 use super::perm::Access;
-use super::Inode;
 use crate::conn::Class;
 use crate::device::Data;
 use crate::errno::Errno;
@@ -104,16 +104,16 @@ impl<P: Platform> Inode<P> {
         self.check()?;
         let (fs, node) = (&self.fs, self.node);
         let len = list.len().min(LIST_MAX);
-        let filled = fs.lacking.unless(Opcode::Listxattr, || {
-            match NonZeroU32::new(len as u32) {
+        let filled = fs
+            .lacking
+            .unless(Opcode::Listxattr, || match NonZeroU32::new(len as u32) {
                 Some(size) => fs.conn.call(
                     &Listxattr { node, size },
                     Data::Sink(&mut [&mut list[..len]]),
                     Class::Normal,
                 ),
                 None => size_of_answer(fs.conn.ask(&ListxattrSize { node })?, LIST_MAX),
-            }
-        });
+            });
         let filled = filled.unwrap_or(Err(EOPNOTSUPP))?;
         if len > 0
             && let Some(why) = XattrList::new(&list[..filled]).find_map(|name| name.err())
@@ -131,12 +131,7 @@ impl<P: Platform> Inode<P> {
     /// ERANGE for a name that is too long or empty, EINVAL for a malformed ACL,
     /// EOPNOTSUPP where the server has none, EPERM, EACCES, EROFS, and the
     /// server's.
-    pub fn set_xattr(
-        self: &Arc<Self>,
-        name: &[u8],
-        value: &[u8],
-        flags: XattrFlags,
-    ) -> Result<()> {
+    pub fn set_xattr(self: &Arc<Self>, name: &[u8], value: &[u8], flags: XattrFlags) -> Result<()> {
         self.check()?;
         if !XattrFlags::all().contains(flags) {
             return Err(Error::caller(Errno::EINVAL));

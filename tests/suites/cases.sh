@@ -88,7 +88,7 @@ suite_dbench() {
 }
 
 suite_fs_mark() {
-	one files-2000 120 "$bin/fs_mark" -d "$1/mark" -n 2000 -s 4096 -S 0 -l "$work/fs_mark.log" >"$work/fs_mark" 2>&1
+	one files-2000 120 "$bin/fs_mark" -d "$1" -n 2000 -s 4096 -S 0 -l "$work/fs_mark.log" >"$work/fs_mark" 2>&1
 	cat "$work/fs_mark"
 	awk '$1 ~ /^[0-9]+$/ && NF >= 5 { print "figure files/s " $4 }' "$work/fs_mark" >&3
 }

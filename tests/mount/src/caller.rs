@@ -4,10 +4,30 @@ use std::fs;
 
 use virtio_fs::platform::Capabilities;
 
+use crate::operations::Context;
+
 /// The credentials of a process beyond its ids.
 pub(crate) struct Known {
     pub(crate) groups: Vec<u32>,
     pub(crate) capabilities: Capabilities,
+}
+
+/// What becomes of set-id bits, as the kernel says.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SetIds {
+    Keep,
+    Clear,
+}
+
+impl SetIds {
+    /// Only user 0 keeps them, where the kernel says nothing.
+    pub(crate) fn of(context: &Context) -> Self {
+        Self::when(context.uid != 0)
+    }
+
+    pub(crate) fn when(clear: bool) -> Self {
+        if clear { Self::Clear } else { Self::Keep }
+    }
 }
 
 /// Numbers of the capabilities in `linux/capability.h`.

@@ -81,3 +81,26 @@ pub(crate) fn lock(lock: &Lock) -> Answer<wire::Lock> {
         pid: lock.pid,
     })
 }
+
+/// Room that most attributes fit, so that one request does.
+const FIRST_TRY: usize = 4096;
+
+/// Fetches something of unknown length with enough room.
+pub(crate) fn whole(fetch: impl Fn(&mut [u8]) -> virtio_fs::Result<usize>) -> Answer<Vec<u8>> {
+    let mut buffer = vec![0; FIRST_TRY];
+    loop {
+        match fetch(&mut buffer) {
+            Ok(len) => {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+            // It may grow again before it is fetched.
+            Err(error)
+                if error.errno() == virtio_fs::Errno::ERANGE && buffer.len() < 16 * FIRST_TRY =>
+            {
+                buffer.resize(16 * FIRST_TRY, 0);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

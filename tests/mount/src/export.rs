@@ -11,23 +11,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use virtio_fs::conn::Connection;
-use virtio_fs::fs::{Access, Dir, DirEntry as DriverEntry, Durable, File, Inode, LockWait, Mount};
+use virtio_fs::fs::{
+    Access, Dir, DirEntry as DriverEntry, Durable, File, Inode, LockWait, Metadata, Mount,
+};
 use virtio_fs::platform::{Caller, Capabilities};
 use virtio_fs::wire::{
-    DirCookie, FallocateMode, FopenFlags, InitFlags, LockOwner, Mode, OpenFlags, Rdev, RenameFlags,
+    FallocateMode, FopenFlags, InitFlags, LockOwner, Mode, OpenFlags, Rdev, RenameFlags,
     SeekWhence, XattrFlags,
 };
 use virtio_fs_host::HostPlatform;
 use virtio_fs_host::platform::set_caller;
 
+use crate::caller::{self, SetIds};
+use crate::convert::{self, whole};
 use crate::handles::Handles;
+use crate::listing::{cookie, record};
 use crate::nodes::Nodes;
 use crate::operations::{Context, Create, DirSink, Io, Operations};
+use crate::value;
 use crate::value::{
-    Answer, Attributes, CopyEnd, DirEntry, Entry, Errno, Features, Lock, LockCall, Opened, Rename,
-    SetAttr, Statfs,
+    Answer, Attributes, CopyEnd, Entry, Errno, Features, Lock, LockCall, Opened, Rename, SetAttr,
+    Statfs,
 };
-use crate::{caller, convert, value};
 
 type Node = Arc<Inode<HostPlatform>>;
 type OpenFile = Arc<File<HostPlatform>>;
@@ -104,7 +109,7 @@ impl Export {
         }
     }
 
-    fn attributes(&self, metadata: &virtio_fs::fs::Metadata) -> Attributes {
+    fn attributes(&self, metadata: &Metadata) -> Attributes {
         Attributes {
             valid: self.settings.lifetime,
             attr: convert::attr(metadata),
@@ -113,14 +118,23 @@ impl Export {
 
     /// The answer that hands `inode` to the kernel.
     fn entry(&self, inode: Node) -> Answer<Entry> {
-        let attr = convert::attr(&inode.metadata()?);
-        Ok(Entry {
+        let metadata = inode.metadata()?;
+        Ok(self.hand_out(inode, &metadata))
+    }
+
+    fn look_up(&self, parent: &Node, name: &[u8]) -> Answer<Entry> {
+        let (inode, metadata) = parent.lookup_with_metadata(name)?;
+        Ok(self.hand_out(inode, &metadata))
+    }
+
+    fn hand_out(&self, inode: Node, metadata: &Metadata) -> Entry {
+        Entry {
             generation: inode.generation().0,
             node: self.nodes.enter(inode),
             name_valid: self.settings.lifetime,
             attr_valid: self.settings.lifetime,
-            attr,
-        })
+            attr: convert::attr(metadata),
+        }
     }
 
     fn opened(&self, file: OpenFile) -> Opened {
@@ -154,76 +168,6 @@ impl Export {
         dir.seek(cookie(offset));
         dir.read(|entry| each(&inode, entry))?;
         Ok(())
-    }
-}
-
-/// What becomes of set-id bits, as the kernel says.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum SetIds {
-    Keep,
-    Clear,
-}
-
-impl SetIds {
-    /// Only user 0 keeps them, where the kernel says nothing.
-    fn of(context: &Context) -> Self {
-        Self::when(context.uid != 0)
-    }
-
-    fn when(clear: bool) -> Self {
-        if clear { Self::Clear } else { Self::Keep }
-    }
-}
-
-/// The driver's own cookies have bit 63 set, which in an `off_t` is a sign.
-/// Positions from here on stand for them; host file systems number their entries
-/// from below, and the one that hashes (ext4) leaves these out.
-const OWN_COOKIES: u64 = i64::MAX as u64 - 0xff;
-const OWN: u64 = 1 << 63;
-
-fn cookie(offset: u64) -> DirCookie {
-    match offset.checked_sub(OWN_COOKIES) {
-        Some(own) if own < 0xff => DirCookie(OWN | own),
-        _ => DirCookie(offset),
-    }
-}
-
-fn offset(cookie: DirCookie) -> u64 {
-    match cookie.0 & OWN {
-        0 => cookie.0,
-        _ => OWN_COOKIES + (cookie.0 & 0xff),
-    }
-}
-
-fn record<'a>(entry: &DriverEntry<'a>) -> DirEntry<'a> {
-    DirEntry {
-        ino: entry.ino,
-        next: offset(entry.next),
-        kind: entry.file_type.map_or(0, |kind| kind.to_dirent()),
-        name: entry.name,
-    }
-}
-
-/// Room that most attributes fit, so that one request does.
-const FIRST_TRY: usize = 4096;
-
-/// Fetches something of unknown length with enough room.
-fn whole(fetch: impl Fn(&mut [u8]) -> virtio_fs::Result<usize>) -> Answer<Vec<u8>> {
-    let mut buffer = vec![0; FIRST_TRY];
-    loop {
-        match fetch(&mut buffer) {
-            Ok(len) => {
-                buffer.truncate(len);
-                return Ok(buffer);
-            }
-            // It may grow again before it is fetched.
-            Err(error)
-                if error.errno() == virtio_fs::Errno::ERANGE && buffer.len() < 16 * FIRST_TRY =>
-            {
-                buffer.resize(16 * FIRST_TRY, 0);
-            }
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 
@@ -264,8 +208,7 @@ impl Operations for Export {
 
     fn lookup(&self, context: &Context, parent: u64, name: &[u8]) -> Answer<Entry> {
         self.caller(context);
-        let inode = self.nodes.get(parent)?.lookup(name)?;
-        self.entry(inode)
+        self.look_up(&self.nodes.get(parent)?, name)
     }
 
     fn forget(&self, node: u64, lookups: u64) {
@@ -448,8 +391,8 @@ impl Operations for Export {
             // One that is gone by now, or that only listing can reach, is a bare
             // name: node 0.
             let found = (!dots)
-                .then(|| dir.lookup(entry.name).map_err(Errno::from))
-                .and_then(|inode| self.entry(inode.ok()?).ok());
+                .then(|| self.look_up(dir, entry.name))
+                .and_then(Result::ok);
             let nothing = Entry::default();
             let added = sink.add_plus(record(&entry), found.as_ref().unwrap_or(&nothing));
             if let Some(found) = found.filter(|_| !added) {

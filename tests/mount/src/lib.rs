@@ -26,6 +26,7 @@ mod convert;
 mod dispatch;
 pub mod export;
 mod handles;
+mod listing;
 mod message;
 pub mod mount;
 mod nodes;

@@ -82,28 +82,22 @@ fn run(options: &Options) -> io::Result<()> {
 
 fn start_daemon(options: &Options) -> io::Result<Daemon> {
     let share = options.share.canonicalize()?;
-    let config = match options.daemon {
-        Program::Daxd => daemon::Config::daxd(share).arguments(["--cache", &options.cache]),
-        Program::Virtiofsd => {
-            let threads = options.threads.to_string();
-            // --xattr is among what the configuration starts with.
-            let mut config = daemon::Config::virtiofsd(share).arguments([
-                "--log-level",
-                "error",
-                "--cache",
-                &options.cache,
-                "--thread-pool-size",
-                &threads,
-            ]);
-            if !options.xattr {
-                config = config.without("--xattr");
-            }
-            if options.posix_acl {
-                config = config.arguments(["--posix-acl"]);
-            }
-            config
-        }
+    let threads = options.threads.to_string();
+    let (mut config, pool) = match options.daemon {
+        Program::Daxd => (daemon::Config::daxd(share), "--threads"),
+        // It begins with --xattr and a talkative log.
+        Program::Virtiofsd => (daemon::Config::virtiofsd(share), "--thread-pool-size"),
     };
+    config = config.arguments(["--log-level", "error", "--cache", &options.cache]);
+    config = config.arguments([pool, &threads]);
+    if options.xattr {
+        config = config.arguments(["--xattr"]);
+    } else {
+        config = config.without("--xattr");
+    }
+    if options.posix_acl {
+        config = config.arguments(["--posix-acl"]);
+    }
     config
         .arguments(options.daemon_arguments.iter().map(String::as_str))
         .start()
