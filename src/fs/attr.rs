@@ -194,6 +194,14 @@ impl<P: Platform> Inode<P> {
         (cache.valid(self.fs.now(), need) && !unsure).then_some(cache.attr)
     }
 
+    /// Returns the attributes as the answer to a question brought them, or a later
+    /// one; nothing if something changed here since. Whether they may be kept
+    /// does not matter.
+    pub(super) fn attr_since(&self, asked: Asked) -> Option<Attr> {
+        let cache = self.attr.read();
+        (cache.version <= asked.0 && cache.stale.is_empty()).then_some(cache.attr)
+    }
+
     /// Returns the attributes as last heard, valid or not.
     pub(super) fn last_attr(&self) -> Attr {
         self.attr.read().attr

@@ -37,8 +37,8 @@ impl Program {
     }
 
     /// Looks for the program: the environment variable `VIRTIOFSD` or
-    /// `VIRTIO_FS_DAXD`, then the build's `target` folder (`tools/bin`, `release`,
-    /// `debug`), then `PATH`.
+    /// `VIRTIO_FS_DAXD`, then the build's `target` folder (`tools/bin`,
+    /// `release`, `debug`), then `PATH`.
     ///
     /// # Errors
     ///
@@ -106,17 +106,29 @@ impl Config {
         let mut arguments = arguments.into_iter().peekable();
         while let Some(argument) = arguments.next() {
             let value = arguments.next_if(|next| !next.starts_with("--"));
-            if let Some(at) = self.arguments.iter().position(|old| old == argument) {
-                let valued = self
-                    .arguments
-                    .get(at + 1)
-                    .is_some_and(|next| !next.starts_with("--"));
-                self.arguments.drain(at..=at + usize::from(valued));
-            }
+            self.remove(argument);
             self.arguments.push(argument.into());
             self.arguments.extend(value.map(String::from));
         }
         self
+    }
+
+    /// Leaves out an argument that was added before, with its value if it has
+    /// one.
+    #[must_use]
+    pub fn without(mut self, argument: &str) -> Self {
+        self.remove(argument);
+        self
+    }
+
+    fn remove(&mut self, argument: &str) {
+        if let Some(at) = self.arguments.iter().position(|old| old == argument) {
+            let valued = self
+                .arguments
+                .get(at + 1)
+                .is_some_and(|next| !next.starts_with("--"));
+            self.arguments.drain(at..=at + usize::from(valued));
+        }
     }
 
     /// Starts the daemon.

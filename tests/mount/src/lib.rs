@@ -15,19 +15,27 @@
 //! | [`value`] | what the answers are made of |
 //! | [`mount`] | `/dev/fuse`, mount(2), umount(2) |
 //! | [`mod@serve`] | the threads that serve a mount |
+//! | [`export`] | the driver as such a file system |
 //!
 //! The layouts are those of `include/uapi/linux/fuse.h` (7.38 and later). They
 //! are written down here a second time on purpose, apart from the driver's own,
 //! so that a mistake in one does not hide behind the same mistake in the other.
 
+mod caller;
+mod convert;
 mod dispatch;
+pub mod export;
+mod handles;
+mod listing;
 mod message;
 pub mod mount;
+mod nodes;
 mod opcode;
 pub mod operations;
 pub mod serve;
 pub mod value;
 
+pub use export::Export;
 pub use mount::Mount;
 pub use operations::{Context, Operations};
 pub use serve::serve;
