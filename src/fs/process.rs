@@ -328,7 +328,11 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of pread(2).
     pub fn pread(&self, fd: Fd, buf: &mut [u8], offset: u64) -> Result<usize> {
-        let file = self.file(fd)?;
+        let description = self.description(fd)?;
+        if description.is_dir() {
+            super::io::check_end(offset, buf.len())?;
+        }
+        let file = description.file()?;
         file.check_seekable()?;
         file.read_at(offset, buf)
     }
@@ -497,8 +501,8 @@ impl<P: Platform> Process<P> {
             self.with_parent(new_at, new_path, |parent| {
                 let dir = new_in(parent)?;
                 refuse_slash(parent)?;
-                if inode.is_dir() && dir.lookup(parent.name()).is_ok() {
-                    return Err(Error::caller(Errno::EEXIST));
+                if inode.is_dir() {
+                    refuse_existing(dir, parent.name())?;
                 }
                 dir.link(parent.name(), inode)
             })
@@ -671,6 +675,15 @@ fn check_rename_ends<P: Platform>(
         Err(Error::caller(Errno::ENOTDIR))
     } else {
         Ok(())
+    }
+}
+
+/// Says that a name is there, or why it cannot be.
+fn refuse_existing<P: Platform>(dir: &Arc<Inode<P>>, name: &[u8]) -> Result<()> {
+    match dir.lookup(name) {
+        Ok(_) => Err(Error::caller(Errno::EEXIST)),
+        Err(error) if error.errno() == Errno::ENOENT => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

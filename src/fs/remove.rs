@@ -5,9 +5,10 @@ use core::time::Duration;
 
 use super::Inode;
 use super::attr::Stale;
+use super::perm::Access;
 use crate::errno::Errno;
 use crate::error::{Error, Result};
-use crate::platform::Platform;
+use crate::platform::{Capabilities, Platform};
 use crate::wire::{Name, NameError, Opcode, Rename, Rename2, RenameFlags, Rmdir, Unlink};
 
 impl<P: Platform> Inode<P> {
@@ -128,15 +129,11 @@ impl<P: Platform> Inode<P> {
         if Arc::ptr_eq(self, new_parent) && name == new_name {
             return self.rename_to_itself(name, flags);
         }
-        if let Err(error) = self.may_rename(name, new_parent, new_name) {
-            // Two names of one file stay as they are, and anybody may ask for that.
-            return match (self.lookup(name), new_parent.lookup(new_name)) {
-                (Ok(old), Ok(new)) if flags.is_empty() && Arc::ptr_eq(&old, &new) => Ok(()),
-                _ => Err(error),
-            };
+        if let Err(error) = self.may_rename(name, new_parent, new_name, flags) {
+            return self.refused_rename(name, new_parent, new_name, flags, error);
         }
         if let Some(moved) = self.fs.dentries.peek(self, name) {
-            self.refuse_loop(&moved, new_parent)?;
+            new_parent.refuse_below(&moved, Errno::EINVAL)?;
         }
         let old = self.fs.dentries.peek(self, name);
         let until = self.fs.dentries.valid_until(self, name);
@@ -184,13 +181,63 @@ impl<P: Platform> Inode<P> {
         name: &Name,
         new_parent: &Arc<Self>,
         new_name: &Name,
+        flags: RenameFlags,
     ) -> Result<()> {
         self.may_delete(|| self.lookup_name(name))?;
         new_parent.may_delete(|| match new_parent.lookup_name(new_name) {
             // Nothing there to be protected.
             Err(error) if error.errno() == Errno::ENOENT => Ok(new_parent.clone()),
             other => other,
-        })
+        })?;
+        let caller = self.fs.caller();
+        let checks = self.fs.options.default_permissions
+            && !caller.capabilities.contains(Capabilities::DAC_OVERRIDE);
+        if Arc::ptr_eq(self, new_parent) || !checks {
+            return Ok(());
+        }
+        // A directory that changes its parent is changed: its `..` is.
+        let moves = |dir: &Arc<Self>| match dir.is_dir() {
+            true => dir.permission(Access::WRITE),
+            false => Ok(()),
+        };
+        moves(&self.lookup_name(name)?)?;
+        if flags.contains(RenameFlags::EXCHANGE) {
+            moves(&new_parent.lookup_name(new_name)?)?;
+        }
+        Ok(())
+    }
+
+    /// What is there, or is not, is told before who may not. Two names of one file
+    /// stay as they are, and anybody may ask for that.
+    fn refused_rename(
+        self: &Arc<Self>,
+        name: &Name,
+        new_parent: &Arc<Self>,
+        new_name: &Name,
+        flags: RenameFlags,
+        error: Error,
+    ) -> Result<()> {
+        let old = self.lookup(name)?;
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let new = match new_parent.lookup(new_name) {
+            Ok(_) if flags.contains(RenameFlags::NOREPLACE) => {
+                return Err(Error::caller(Errno::EEXIST));
+            }
+            Ok(new) if Arc::ptr_eq(&old, &new) => return Ok(()),
+            Ok(new) => Some(new),
+            Err(absent) if !exchange && absent.errno() == Errno::ENOENT => None,
+            Err(other) => return Err(other),
+        };
+        new_parent.refuse_below(&old, Errno::EINVAL)?;
+        if let Some(new) = new {
+            let full = if exchange {
+                Errno::EINVAL
+            } else {
+                Errno::ENOTEMPTY
+            };
+            self.refuse_below(&new, full)?;
+        }
+        Err(error)
     }
 
     /// A name that is renamed to itself is there or not, and stays.
@@ -204,13 +251,14 @@ impl<P: Platform> Inode<P> {
         }
     }
 
-    /// A directory cannot go into itself. The server would say so as well, but
-    /// our own tree must never be in doubt.
-    fn refuse_loop(&self, moved: &Arc<Self>, new_parent: &Arc<Self>) -> Result<()> {
-        let mut above = Some(new_parent.clone());
+    /// Refuses a directory that is above this one, or this one itself: it cannot go
+    /// into itself, nor be replaced by what is in it. The server would say so as
+    /// well, but our own tree must never be in doubt.
+    fn refuse_below(self: &Arc<Self>, moved: &Arc<Self>, errno: Errno) -> Result<()> {
+        let mut above = Some(self.clone());
         while let Some(dir) = above {
             if Arc::ptr_eq(&dir, moved) {
-                return Err(Error::caller(Errno::EINVAL));
+                return Err(Error::caller(errno));
             }
             above = dir.place().map(|place| place.parent.clone());
         }
