@@ -44,6 +44,7 @@ impl<P: Platform> Inode<P> {
 
     /// As [`lookup`](Self::lookup), of a checked name, without permission.
     pub(super) fn lookup_name(self: &Arc<Self>, name: &Name) -> Result<Arc<Self>> {
+        self.check_alive()?;
         self.advise_plus();
         let place = match self.fs.dentries.get(self, name, self.fs.now()) {
             Lookup::Found(inode) if !inode.is_bad() => {

@@ -49,6 +49,7 @@ impl<P: Platform> Inode<P> {
 
     fn name_to_remove<'a>(&self, name: &'a [u8], dot: Errno, dotdot: Errno) -> Result<&'a Name> {
         self.check_dir()?;
+        self.check_alive()?;
         match (Name::with_limit(name, self.fs.conn.limits().name_max), name) {
             (Err(NameError::Dots), b".") => Err(Error::caller(dot)),
             (Err(NameError::Dots), _) => Err(Error::caller(dotdot)),
@@ -100,6 +101,9 @@ impl<P: Platform> Inode<P> {
     /// Notes that one of this inode's names is gone.
     fn lost_name(&self) {
         let dir = self.is_dir();
+        if dir {
+            self.set_dead();
+        }
         self.attr_became(Stale::TIMES, |attr| {
             attr.nlink = if dir { 0 } else { attr.nlink.saturating_sub(1) };
         });
@@ -129,11 +133,14 @@ impl<P: Platform> Inode<P> {
         if Arc::ptr_eq(self, new_parent) && name == new_name {
             return self.rename_to_itself(name, flags);
         }
-        if let Err(error) = self.may_rename(name, new_parent, new_name, flags) {
+        let allowed = self
+            .may_rename(name, new_parent, new_name, flags)
+            .and_then(|()| match self.fs.dentries.peek(self, name) {
+                Some(moved) => new_parent.refuse_below(&moved, Errno::EINVAL),
+                None => Ok(()),
+            });
+        if let Err(error) = allowed {
             return self.refused_rename(name, new_parent, new_name, flags, error);
-        }
-        if let Some(moved) = self.fs.dentries.peek(self, name) {
-            new_parent.refuse_below(&moved, Errno::EINVAL)?;
         }
         let old = self.fs.dentries.peek(self, name);
         let until = self.fs.dentries.valid_until(self, name);
@@ -200,7 +207,12 @@ impl<P: Platform> Inode<P> {
             true => dir.permission(Access::WRITE),
             false => Ok(()),
         };
-        moves(&self.lookup_name(name)?)?;
+        let moved = self.lookup_name(name)?;
+        let target = new_parent.lookup_name(new_name).ok();
+        if moved.is_dir() && target.is_some_and(|target| !target.is_dir()) {
+            return Err(Error::caller(Errno::ENOTDIR));
+        }
+        moves(&moved)?;
         if flags.contains(RenameFlags::EXCHANGE) {
             moves(&new_parent.lookup_name(new_name)?)?;
         }
