@@ -14,7 +14,8 @@ use bitflags::bitflags;
 use super::Inode;
 use super::acl::Acl;
 use super::filesystem::Asked;
-use crate::error::Result;
+use crate::errno::Errno;
+use crate::error::{Error, Origin, Result};
 use crate::platform::Platform;
 pub use crate::wire::SetTime;
 use crate::wire::{
@@ -160,7 +161,19 @@ impl<P: Platform> Inode<P> {
         self.check()?;
         Ok(Metadata {
             device: self.device(),
-            attr: self.fresh_attr(Stale::all(), None)?,
+            attr: self.living_or_last(self.fresh_attr(Stale::all(), None))?,
+        })
+    }
+
+    /// A server may not find again what has no name any more. Who has it open
+    /// gets what was known when its last name went.
+    fn living_or_last(&self, result: Result<Attr>) -> Result<Attr> {
+        let gone =
+            |error: Error| error.origin() == Origin::Server && error.errno() == Errno::ESTALE;
+        let last = self.last_attr();
+        result.or_else(|error| match gone(error) && last.nlink == 0 {
+            true => Ok(last),
+            false => Err(error),
         })
     }
 

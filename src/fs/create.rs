@@ -227,6 +227,7 @@ impl<P: Platform> Inode<P> {
     /// it is there already.
     fn new_name<'a>(self: &Arc<Self>, name: &'a [u8]) -> Result<&'a Name> {
         self.check_dir()?;
+        self.check_alive()?;
         let checked = self.name(name)?;
         let Err(error) = self.may_create() else {
             return Ok(checked);

@@ -62,6 +62,10 @@ impl<P: Platform> Description<P> {
         }
     }
 
+    pub(super) fn is_dir(&self) -> bool {
+        matches!(self.kind, Kind::Dir(..))
+    }
+
     /// Returns the file for writing, for which no directory is open.
     pub(super) fn writable(&self) -> Result<&Arc<File<P>>> {
         match &self.kind {

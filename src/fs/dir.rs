@@ -193,6 +193,7 @@ impl<P: Platform> Dir<P> {
     /// that was removed.
     pub fn read(&mut self, mut each: impl FnMut(DirEntry<'_>) -> bool) -> Result<bool> {
         self.inode.check()?;
+        self.inode.check_alive()?;
         if !self.read_dots(&mut each)? {
             return Ok(false);
         }

@@ -72,6 +72,8 @@ const WANTS_PLUS: u8 = 1 << 1;
 const UNSYNCED: u8 = 1 << 2;
 /// Somebody took a lock on it, here or on the server.
 const LOCKED: u8 = 1 << 3;
+/// A directory that was removed here: nothing is in it, and nothing comes into it.
+const DEAD: u8 = 1 << 4;
 
 impl<P: Platform> Inode<P> {
     pub(super) fn new(
@@ -180,6 +182,20 @@ impl<P: Platform> Inode<P> {
     /// Returns whether there was one, and that it is being taken care of.
     pub(super) fn take_unsynced(&self) -> bool {
         self.flags.fetch_and(!UNSYNCED, AcqRel) & UNSYNCED != 0
+    }
+
+    /// Notes that the directory was removed.
+    pub(super) fn set_dead(&self) {
+        self.flags.fetch_or(DEAD, AcqRel);
+    }
+
+    /// Refuses a directory that was removed: a server may not even find it.
+    pub(super) fn check_alive(&self) -> Result<()> {
+        if self.flags.load(Acquire) & DEAD == 0 {
+            Ok(())
+        } else {
+            Err(Error::caller(Errno::ENOENT))
+        }
     }
 
     /// Notes that there may be a lock on the inode, from now on.

@@ -218,7 +218,7 @@ impl<P: Platform> File<P> {
 
 /// Refuses what would reach beyond the largest offset, as Linux does before it
 /// looks at the file.
-fn check_end(offset: u64, len: usize) -> Result<()> {
+pub(super) fn check_end(offset: u64, len: usize) -> Result<()> {
     match offset.checked_add(len as u64) {
         Some(end) if end <= SIZE_MAX => Ok(()),
         _ => Err(Error::caller(Errno::EINVAL)),

@@ -72,6 +72,7 @@ impl<P: Platform> Inode<P> {
     /// Finds a name, and says since when its attributes are known if the server
     /// was asked.
     fn find_name(self: &Arc<Self>, name: &Name) -> Result<(Arc<Self>, Option<Asked>)> {
+        self.check_alive()?;
         self.advise_plus();
         let place = match self.fs.dentries.get(self, name, self.fs.now()) {
             Lookup::Found(inode) if !inode.is_bad() => {

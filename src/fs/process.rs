@@ -215,7 +215,8 @@ impl<P: Platform> Process<P> {
         let exclusive = flags.contains(OpenFlags::EXCL);
         let mut parent = self.walk(at, path, trust)?.parent()?;
         // Somebody may make the file, or remove it, between the two questions.
-        for _ in 0..32 {
+        let mut races = 0;
+        while races < 32 {
             let errno = match parent.name() {
                 b"" | b"." | b".." if exclusive => Some(Errno::EEXIST),
                 b"" | b"." | b".." => Some(Errno::EISDIR),
@@ -235,7 +236,10 @@ impl<P: Platform> Process<P> {
                         continue;
                     }
                     Ok(inode) => match self.open_found(&inode, flags) {
-                        Err(error) if error.errno() == Errno::ENOENT => continue,
+                        Err(error) if error.errno() == Errno::ENOENT => {
+                            races += 1;
+                            continue;
+                        }
                         result => return result,
                     },
                     Err(error) if error.errno() == Errno::ENOENT => {}
@@ -243,7 +247,7 @@ impl<P: Platform> Process<P> {
                 }
             }
             match parent.dir.create(parent.name(), flags, permissions) {
-                Err(error) if error.errno() == Errno::EEXIST && !exclusive => {}
+                Err(error) if error.errno() == Errno::EEXIST && !exclusive => races += 1,
                 result => return result.map(Description::of_file),
             }
         }
@@ -328,7 +332,11 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of pread(2).
     pub fn pread(&self, fd: Fd, buf: &mut [u8], offset: u64) -> Result<usize> {
-        let file = self.file(fd)?;
+        let description = self.description(fd)?;
+        if description.is_dir() {
+            super::io::check_end(offset, buf.len())?;
+        }
+        let file = description.file()?;
         file.check_seekable()?;
         file.read_at(offset, buf)
     }
@@ -497,8 +505,8 @@ impl<P: Platform> Process<P> {
             self.with_parent(new_at, new_path, |parent| {
                 let dir = new_in(parent)?;
                 refuse_slash(parent)?;
-                if inode.is_dir() && dir.lookup(parent.name()).is_ok() {
-                    return Err(Error::caller(Errno::EEXIST));
+                if inode.is_dir() {
+                    refuse_existing(dir, parent.name())?;
                 }
                 dir.link(parent.name(), inode)
             })
@@ -657,20 +665,29 @@ fn check_rename_ends<P: Platform>(
     }
     let moved = from.dir.lookup(from.name())?;
     let exchange = flags.contains(RenameFlags::EXCHANGE);
-    let refused = if moved.is_dir() {
-        exchange && to.slash && !to.dir.lookup(to.name())?.is_dir()
-    } else if exchange {
-        from.slash || !to.dir.lookup(to.name())?.is_dir()
-    } else {
-        if flags.contains(RenameFlags::NOREPLACE) && to.dir.lookup(to.name()).is_ok() {
+    let target = match to.dir.lookup(to.name()) {
+        Ok(_) if flags.contains(RenameFlags::NOREPLACE) => {
             return Err(Error::caller(Errno::EEXIST));
         }
-        true
+        Ok(target) => Some(target),
+        Err(error) if error.errno() == Errno::ENOENT && !exchange => None,
+        Err(error) => return Err(error),
     };
-    if refused {
-        Err(Error::caller(Errno::ENOTDIR))
-    } else {
-        Ok(())
+    let target_is_dir = target.is_some_and(|target| target.is_dir());
+    if exchange && to.slash && !target_is_dir
+        || !moved.is_dir() && (from.slash || !exchange && to.slash)
+    {
+        return Err(Error::caller(Errno::ENOTDIR));
+    }
+    Ok(())
+}
+
+/// Says that a name is there, or why it cannot be.
+fn refuse_existing<P: Platform>(dir: &Arc<Inode<P>>, name: &[u8]) -> Result<()> {
+    match dir.lookup(name) {
+        Ok(_) => Err(Error::caller(Errno::EEXIST)),
+        Err(error) if error.errno() == Errno::ENOENT => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

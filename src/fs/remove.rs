@@ -5,9 +5,10 @@ use core::time::Duration;
 
 use super::Inode;
 use super::attr::Stale;
+use super::perm::Access;
 use crate::errno::Errno;
 use crate::error::{Error, Result};
-use crate::platform::Platform;
+use crate::platform::{Capabilities, Platform};
 use crate::wire::{Name, NameError, Opcode, Rename, Rename2, RenameFlags, Rmdir, Unlink};
 
 impl<P: Platform> Inode<P> {
@@ -50,6 +51,7 @@ impl<P: Platform> Inode<P> {
 
     fn name_to_remove<'a>(&self, name: &'a [u8], dot: Errno, dotdot: Errno) -> Result<&'a Name> {
         self.check_dir()?;
+        self.check_alive()?;
         match (Name::with_limit(name, self.fs.conn.limits().name_max), name) {
             (Err(NameError::Dots), b".") => Err(Error::caller(dot)),
             (Err(NameError::Dots), _) => Err(Error::caller(dotdot)),
@@ -111,6 +113,9 @@ impl<P: Platform> Inode<P> {
     /// Notes that one of this inode's names is gone.
     fn lost_name(&self) {
         let dir = self.is_dir();
+        if dir {
+            self.set_dead();
+        }
         let now = self.fs.ask_now();
         self.attr_became(now, Stale::TIMES, |attr| {
             attr.nlink = if dir { 0 } else { attr.nlink.saturating_sub(1) };
@@ -141,15 +146,14 @@ impl<P: Platform> Inode<P> {
         if Arc::ptr_eq(self, new_parent) && name == new_name {
             return self.rename_to_itself(name, flags);
         }
-        if let Err(error) = self.may_rename(name, new_parent, new_name) {
-            // Two names of one file stay as they are, and anybody may ask for that.
-            return match (self.lookup(name), new_parent.lookup(new_name)) {
-                (Ok(old), Ok(new)) if flags.is_empty() && Arc::ptr_eq(&old, &new) => Ok(()),
-                _ => Err(error),
-            };
-        }
-        if let Some(moved) = self.fs.dentries.peek(self, name) {
-            self.refuse_loop(&moved, new_parent)?;
+        let allowed = self
+            .may_rename(name, new_parent, new_name, flags)
+            .and_then(|()| match self.fs.dentries.peek(self, name) {
+                Some(moved) => new_parent.refuse_below(&moved, Errno::EINVAL),
+                None => Ok(()),
+            });
+        if let Err(error) = allowed {
+            return self.refused_rename(name, new_parent, new_name, flags, error);
         }
         let old = self.fs.dentries.peek(self, name);
         let until = self.fs.dentries.valid_until(self, name);
@@ -208,13 +212,68 @@ impl<P: Platform> Inode<P> {
         name: &Name,
         new_parent: &Arc<Self>,
         new_name: &Name,
+        flags: RenameFlags,
     ) -> Result<()> {
         self.may_delete(|| self.lookup_name(name))?;
         new_parent.may_delete(|| match new_parent.lookup_name(new_name) {
             // Nothing there to be protected.
             Err(error) if error.errno() == Errno::ENOENT => Ok(new_parent.clone()),
             other => other,
-        })
+        })?;
+        let caller = self.fs.caller();
+        let checks = self.fs.options.default_permissions
+            && !caller.capabilities.contains(Capabilities::DAC_OVERRIDE);
+        if Arc::ptr_eq(self, new_parent) || !checks {
+            return Ok(());
+        }
+        // A directory that changes its parent is changed: its `..` is.
+        let moves = |dir: &Arc<Self>| match dir.is_dir() {
+            true => dir.permission(Access::WRITE),
+            false => Ok(()),
+        };
+        let moved = self.lookup_name(name)?;
+        let target = new_parent.lookup_name(new_name).ok();
+        if moved.is_dir() && target.is_some_and(|target| !target.is_dir()) {
+            return Err(Error::caller(Errno::ENOTDIR));
+        }
+        moves(&moved)?;
+        if flags.contains(RenameFlags::EXCHANGE) {
+            moves(&new_parent.lookup_name(new_name)?)?;
+        }
+        Ok(())
+    }
+
+    /// What is there, or is not, is told before who may not. Two names of one file
+    /// stay as they are, and anybody may ask for that.
+    fn refused_rename(
+        self: &Arc<Self>,
+        name: &Name,
+        new_parent: &Arc<Self>,
+        new_name: &Name,
+        flags: RenameFlags,
+        error: Error,
+    ) -> Result<()> {
+        let old = self.lookup(name)?;
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let new = match new_parent.lookup(new_name) {
+            Ok(_) if flags.contains(RenameFlags::NOREPLACE) => {
+                return Err(Error::caller(Errno::EEXIST));
+            }
+            Ok(new) if Arc::ptr_eq(&old, &new) => return Ok(()),
+            Ok(new) => Some(new),
+            Err(absent) if !exchange && absent.errno() == Errno::ENOENT => None,
+            Err(other) => return Err(other),
+        };
+        new_parent.refuse_below(&old, Errno::EINVAL)?;
+        if let Some(new) = new {
+            let full = if exchange {
+                Errno::EINVAL
+            } else {
+                Errno::ENOTEMPTY
+            };
+            self.refuse_below(&new, full)?;
+        }
+        Err(error)
     }
 
     /// A name that is renamed to itself is there or not, and stays.
@@ -228,11 +287,12 @@ impl<P: Platform> Inode<P> {
         }
     }
 
-    /// A directory cannot go into itself. The server would say so as well, but
-    /// our own tree must never be in doubt.
-    fn refuse_loop(&self, moved: &Arc<Self>, new_parent: &Arc<Self>) -> Result<()> {
-        if new_parent.is_below(moved) {
-            return Err(Error::caller(Errno::EINVAL));
+    /// Refuses a directory that is above this one, or this one itself: it cannot go
+    /// into itself, nor be replaced by what is in it. The server would say so as
+    /// well, but our own tree must never be in doubt.
+    fn refuse_below(self: &Arc<Self>, moved: &Arc<Self>, errno: Errno) -> Result<()> {
+        if self.is_below(moved) {
+            return Err(Error::caller(errno));
         }
         Ok(())
     }

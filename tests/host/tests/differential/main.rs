@@ -129,7 +129,8 @@ fn compare(seed: u64, daemon: &[&str], options: MountOptions) {
         if let Call::Become(uid) = call {
             user = uid;
         }
-        if user != 0 && matches!(call, Call::Link(..)) {
+        // A chown to nobody asks the server nothing (S1-23), and so cannot fail.
+        if user != 0 && matches!(call, Call::Link(..) | Call::Chown(_, _, u32::MAX, u32::MAX)) {
             continue;
         }
         let (ours, theirs) = (guest.run(&call), on_host(&call));
