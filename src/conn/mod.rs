@@ -29,6 +29,7 @@ mod counters;
 mod forget;
 mod init;
 mod limits;
+mod notify;
 mod open;
 mod pool;
 mod queue;
@@ -48,6 +49,7 @@ pub use config::{Attach, Config, Deadlines, Offer};
 pub use counters::{Counter, Counters};
 pub use init::{FEATURES, Stance};
 pub use limits::Limits;
+pub use notify::Subscriber;
 pub use open::OpenError;
 pub use pool::Class;
 pub use state::State;
@@ -58,6 +60,7 @@ use crate::error::{Error, Result};
 use crate::platform::Platform;
 use crate::sync::{SpinLock, SpinRwLock};
 use forget::Forgets;
+use notify::Notices;
 use pool::Pool;
 use queue::{Env, Queue};
 use state::StateCell;
@@ -80,6 +83,7 @@ pub struct Connection<P: Platform> {
     pool: Pool<P>,
     queues: Box<[Queue<P>]>,
     forgets: Forgets<P>,
+    notices: Option<Notices<P>>,
     /// Handles that could not be released at once.
     releases: SpinLock<Vec<worker::PendingRelease>>,
     next_unique: AtomicU64,
@@ -164,6 +168,9 @@ impl<P: Platform> Connection<P> {
                 }
             }
             self.forgets.reap();
+            if let Some(notices) = &self.notices {
+                notices.reap();
+            }
         }
         if config && self.device_failed() {
             // Whoever waits finds out, in thread context, and resets the device.
@@ -192,6 +199,7 @@ impl<P: Platform> Connection<P> {
             || is_gone(status)
             || self.queues.iter().any(Queue::failed)
             || self.forgets.failed()
+            || self.notices.as_ref().is_some_and(Notices::failed)
     }
 
     /// Ends the connection because its device failed. Blocks for a reset.
@@ -222,6 +230,9 @@ impl<P: Platform> Connection<P> {
             queue.reset();
         }
         self.forgets.reset();
+        if let Some(notices) = &self.notices {
+            notices.reset();
+        }
         for (id, slot) in self.pool.iter() {
             if slot.is_with_device() && slot.lose(&self.platform) == slot::SlotState::Returned {
                 self.pool.give_back(&self.platform, id);
@@ -278,6 +289,7 @@ impl<P: Platform> Drop for Connection<P> {
             // What the device may still write to is never given back.
             self.pool.leak();
             self.forgets.leak();
+            core::mem::forget(self.notices.take());
             core::mem::forget(core::mem::take(&mut self.queues));
         }
     }

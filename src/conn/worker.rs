@@ -14,19 +14,19 @@ use crate::wire::{
 
 impl<P: Platform> Connection<P> {
     /// Does what is due, without blocking for longer than a request takes:
-    /// sends forgets, cleans up after requests that were given up, looks after
-    /// the device. Returns when it wants to be called again, at the latest.
+    /// sends forgets, cleans up after requests that were given up, passes
+    /// notifications on, looks after the device. Returns when it wants to be called again, at the latest.
     ///
     /// The driver starts no thread. A kernel that has some runs this in one; a
-    /// kernel that has none loses nothing but promptness, for other calls do the
-    /// same work as they come by.
+    /// kernel that has none loses promptness, for other calls do the same work as
+    /// they come by; only notifications wait for this one.
     pub fn work(&self) -> Option<Duration> {
         if self.state() != State::Ready {
             return None;
         }
         self.poll();
         self.tidy();
-        self.forgets.flush_old(self);
+        self.deliver_notifications();
         if self.device_failed() {
             self.lose_device("it needs a reset");
         }
