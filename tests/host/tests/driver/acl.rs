@@ -49,7 +49,7 @@ impl Random {
         let mut entries = vec![(1, 0, NOBODY)];
         entries.extend(
             (1000..1003)
-                .filter(|_| self.0 % 3 != 0)
+                .filter(|_| !self.0.is_multiple_of(3))
                 .map(|uid| (2, 0, uid)),
         );
         entries.push((4, 0, NOBODY));
