@@ -186,6 +186,8 @@ impl<P: Platform> Process<P> {
         len: u64,
     ) -> Result<u64> {
         let (source, target) = (self.description(from)?, self.description(to)?);
+        source.opened()?;
+        target.opened()?;
         let start = offset.map_or_else(|| source.position(), Ok)?;
         let target_start = to_offset.map_or_else(|| target.position(), Ok)?;
         if start > SIZE_MAX || target_start > SIZE_MAX {

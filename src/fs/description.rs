@@ -105,7 +105,8 @@ impl<P: Platform> Description<P> {
             return file.write_at(0, data);
         }
         let mut position = position.lock(self.platform())?;
-        if file.flags().contains(OpenFlags::APPEND) {
+        // To append nothing does not even move the position.
+        if file.flags().contains(OpenFlags::APPEND) && !data.is_empty() {
             let (n, end) = file.append(data)?;
             *position = end;
             return Ok(n);

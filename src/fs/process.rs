@@ -10,12 +10,12 @@ use alloc::vec::Vec;
 use super::description::Description;
 use super::file::Durable;
 use super::walk::{Last, Parent, Trust, Walk};
-use super::{Access, Changes, File, Inode, Metadata, Mount};
+use super::{Changes, File, Inode, Metadata, Mount};
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::Platform;
 use crate::sync::SpinLock;
-use crate::wire::{FileType, LockOwner, Mode, OpenFlags, Rdev, RenameFlags, StatfsReply};
+use crate::wire::{FileType, LockOwner, OpenFlags};
 
 /// Descriptors that one process may have.
 const OPEN_MAX: usize = 1024;
@@ -46,8 +46,8 @@ pub enum Symlinks {
 ///
 /// All calls take `&self` and may be made from several threads.
 pub struct Process<P: Platform> {
-    root: Arc<Inode<P>>,
-    cwd: SpinLock<Arc<Inode<P>>>,
+    pub(super) root: Arc<Inode<P>>,
+    pub(super) cwd: SpinLock<Arc<Inode<P>>>,
     files: SpinLock<Vec<Option<Arc<Description<P>>>>>,
     pub(super) owner: LockOwner,
 }
@@ -70,7 +70,7 @@ impl<P: Platform> Process<P> {
         self.owner
     }
 
-    fn start(&self, at: At) -> Result<Arc<Inode<P>>> {
+    pub(super) fn start(&self, at: At) -> Result<Arc<Inode<P>>> {
         match at {
             At::Cwd => Ok(self.cwd.lock().clone()),
             At::Fd(fd) => Ok(self.description(fd)?.inode().clone()),
@@ -79,7 +79,7 @@ impl<P: Platform> Process<P> {
 
     /// Runs `call`, and once more with fresh lookups if the server did not know
     /// what the path led to (ESTALE; EBADF from one that was restarted).
-    fn retry<T>(&self, mut call: impl FnMut(Trust) -> Result<T>) -> Result<T> {
+    pub(super) fn retry<T>(&self, mut call: impl FnMut(Trust) -> Result<T>) -> Result<T> {
         match call(Trust::Cache) {
             Err(error)
                 if error.origin() == Origin::Server
@@ -91,7 +91,7 @@ impl<P: Platform> Process<P> {
         }
     }
 
-    fn walk<'p>(&self, at: At, path: &'p [u8], trust: Trust) -> Result<Walk<'p, P>> {
+    pub(super) fn walk<'p>(&self, at: At, path: &'p [u8], trust: Trust) -> Result<Walk<'p, P>> {
         Walk::new(&self.root, &self.start(at)?, path, trust)
     }
 
@@ -109,7 +109,7 @@ impl<P: Platform> Process<P> {
         self.retry(|trust| call(&self.walk(at, path, trust)?.find(last)?))
     }
 
-    fn with_parent<T>(
+    pub(super) fn with_parent<T>(
         &self,
         at: At,
         path: &[u8],
@@ -400,305 +400,6 @@ impl<P: Platform> Process<P> {
     /// EBADF, and those of [`File::set_metadata`].
     pub fn fset(&self, fd: Fd, changes: &Changes) -> Result<()> {
         self.description(fd)?.set_metadata(changes).map(|_| ())
-    }
-
-    // Paths.
-
-    /// Returns the attributes of a file: stat(2), lstat(2). Blocks if something
-    /// must be asked for.
-    ///
-    /// # Errors
-    ///
-    /// Those of stat(2).
-    pub fn stat(&self, at: At, path: &[u8], symlinks: Symlinks) -> Result<Metadata> {
-        self.with_inode(at, path, symlinks, Inode::metadata)
-    }
-
-    /// Changes attributes of a file: chmod(2), chown(2), truncate(2),
-    /// utimensat(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of the calls named.
-    pub fn set(&self, at: At, path: &[u8], symlinks: Symlinks, changes: &Changes) -> Result<()> {
-        self.with_inode(at, path, symlinks, |inode| {
-            inode.set_metadata(changes)?;
-            if changes.size.is_some() {
-                inode.set_unsynced();
-            }
-            Ok(())
-        })
-    }
-
-    /// Checks whether the caller may use a file: access(2). Blocks if attributes
-    /// must be asked for.
-    ///
-    /// # Errors
-    ///
-    /// Those of access(2).
-    pub fn access(&self, at: At, path: &[u8], wanted: Access) -> Result<()> {
-        self.with_inode(at, path, Symlinks::Follow, |inode| inode.access(wanted))
-    }
-
-    /// Returns what a symbolic link points to: readlink(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of readlink(2).
-    pub fn readlink(&self, at: At, path: &[u8]) -> Result<Arc<[u8]>> {
-        self.with_inode(at, path, Symlinks::NoFollow, Inode::read_link)
-    }
-
-    /// Makes a directory: mkdir(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of mkdir(2).
-    pub fn mkdir(&self, at: At, path: &[u8], permissions: u32) -> Result<()> {
-        self.with_parent(at, path, |parent| {
-            let dir = new_in(parent)?;
-            dir.mkdir(parent.name(), permissions).map(|_| ())
-        })
-    }
-
-    /// Makes a file of another type: mknod(2), mkfifo(3). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of mknod(2).
-    pub fn mknod(&self, at: At, path: &[u8], mode: Mode, rdev: Rdev) -> Result<()> {
-        self.with_parent(at, path, |parent| {
-            let dir = new_in(parent)?;
-            refuse_slash(parent)?;
-            dir.mknod(parent.name(), mode, rdev).map(|_| ())
-        })
-    }
-
-    /// Makes a symbolic link: symlink(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of symlink(2).
-    pub fn symlink(&self, target: &[u8], at: At, path: &[u8]) -> Result<()> {
-        super::create::link_target(target)?;
-        self.with_parent(at, path, |parent| {
-            let dir = new_in(parent)?;
-            refuse_slash(parent)?;
-            dir.symlink(parent.name(), target).map(|_| ())
-        })
-    }
-
-    /// Gives a file one more name: linkat(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of linkat(2).
-    pub fn link(
-        &self,
-        at: At,
-        path: &[u8],
-        symlinks: Symlinks,
-        new_at: At,
-        new_path: &[u8],
-    ) -> Result<()> {
-        self.with_inode(at, path, symlinks, |inode| {
-            self.with_parent(new_at, new_path, |parent| {
-                let dir = new_in(parent)?;
-                refuse_slash(parent)?;
-                if inode.is_dir() {
-                    refuse_existing(dir, parent.name())?;
-                }
-                dir.link(parent.name(), inode)
-            })
-        })
-    }
-
-    /// Removes a name: unlink(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of unlink(2).
-    pub fn unlink(&self, at: At, path: &[u8]) -> Result<()> {
-        self.with_parent(at, path, |parent| {
-            if matches!(parent.name(), b"" | b"." | b"..") {
-                return Err(Error::caller(Errno::EISDIR));
-            }
-            if parent.slash {
-                let inode = parent.dir.lookup(parent.name())?;
-                return Err(Error::caller(if inode.is_dir() {
-                    Errno::EISDIR
-                } else {
-                    Errno::ENOTDIR
-                }));
-            }
-            parent.dir.unlink(parent.name())
-        })
-    }
-
-    /// Removes an empty directory: rmdir(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of rmdir(2).
-    pub fn rmdir(&self, at: At, path: &[u8]) -> Result<()> {
-        self.with_parent(at, path, |parent| {
-            if parent.name().is_empty() {
-                return Err(Error::caller(Errno::EBUSY));
-            }
-            parent.dir.rmdir(parent.name())
-        })
-    }
-
-    /// Moves a file: renameat2(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of renameat2(2).
-    pub fn rename(
-        &self,
-        at: At,
-        path: &[u8],
-        new_at: At,
-        new_path: &[u8],
-        flags: RenameFlags,
-    ) -> Result<()> {
-        super::remove::check_flags(flags)?;
-        self.with_parent(at, path, |from| {
-            self.with_parent(new_at, new_path, |to| {
-                check_rename_ends(from, to, flags)?;
-                from.dir.rename(from.name(), &to.dir, to.name(), flags)
-            })
-        })
-    }
-
-    /// Returns space and inode counts: statvfs(3). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of statvfs(3).
-    pub fn statfs(&self, at: At, path: &[u8]) -> Result<StatfsReply> {
-        self.with_inode(at, path, Symlinks::Follow, |inode| inode.statfs())
-    }
-
-    /// Changes the working directory: chdir(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of chdir(2).
-    pub fn chdir(&self, at: At, path: &[u8]) -> Result<()> {
-        let dir = self.with_inode(at, path, Symlinks::Follow, |inode| {
-            inode.check_dir()?;
-            inode.access(Access::EXEC)?;
-            Ok(inode.clone())
-        })?;
-        let old = core::mem::replace(&mut *self.cwd.lock(), dir);
-        drop(old);
-        Ok(())
-    }
-
-    /// Returns the path of the working directory: getcwd(3). Sends nothing.
-    ///
-    /// # Errors
-    ///
-    /// ENAMETOOLONG.
-    pub fn getcwd(&self) -> Result<Vec<u8>> {
-        self.path_of(&self.cwd.lock().clone())
-    }
-
-    /// Returns a path from the root to an inode, as it was last seen. Sends
-    /// nothing.
-    ///
-    /// # Errors
-    ///
-    /// ENAMETOOLONG.
-    pub fn path_of(&self, inode: &Arc<Inode<P>>) -> Result<Vec<u8>> {
-        // Built from its end to its beginning.
-        let mut reversed: Vec<u8> = Vec::new();
-        let mut at = inode.clone();
-        while !Arc::ptr_eq(&at, &self.root)
-            && let Some(place) = at.place()
-        {
-            reversed.extend(place.name.iter().rev());
-            reversed.push(b'/');
-            if reversed.len() >= super::walk::PATH_MAX {
-                return Err(Error::caller(Errno::ENAMETOOLONG));
-            }
-            at = place.parent.clone();
-        }
-        if reversed.is_empty() {
-            reversed.push(b'/');
-        }
-        reversed.reverse();
-        Ok(reversed)
-    }
-}
-
-/// Returns the directory for a new name, unless the path ends in what exists
-/// anyway.
-fn new_in<'a, P: Platform>(parent: &'a Parent<'_, P>) -> Result<&'a Arc<Inode<P>>> {
-    match parent.name() {
-        b"" | b"." | b".." => Err(Error::caller(Errno::EEXIST)),
-        _ => Ok(&parent.dir),
-    }
-}
-
-/// Checks the last parts of the paths of a rename, in the order of Linux.
-fn check_rename_ends<P: Platform>(
-    from: &Parent<'_, P>,
-    to: &Parent<'_, P>,
-    flags: RenameFlags,
-) -> Result<()> {
-    let ordinary = |parent: &Parent<'_, P>| !matches!(parent.name(), b"" | b"." | b"..");
-    if !ordinary(from) {
-        return Err(Error::caller(Errno::EBUSY));
-    }
-    if !ordinary(to) {
-        let exclusive = flags.contains(RenameFlags::NOREPLACE);
-        return Err(Error::caller(if exclusive {
-            Errno::EEXIST
-        } else {
-            Errno::EBUSY
-        }));
-    }
-    if !from.slash && !to.slash {
-        return Ok(());
-    }
-    let moved = from.dir.lookup(from.name())?;
-    let exchange = flags.contains(RenameFlags::EXCHANGE);
-    let target = match to.dir.lookup(to.name()) {
-        Ok(_) if flags.contains(RenameFlags::NOREPLACE) => {
-            return Err(Error::caller(Errno::EEXIST));
-        }
-        Ok(target) => Some(target),
-        Err(error) if error.errno() == Errno::ENOENT && !exchange => None,
-        Err(error) => return Err(error),
-    };
-    let target_is_dir = target.is_some_and(|target| target.is_dir());
-    if exchange && to.slash && !target_is_dir
-        || !moved.is_dir() && (from.slash || !exchange && to.slash)
-    {
-        return Err(Error::caller(Errno::ENOTDIR));
-    }
-    Ok(())
-}
-
-/// Says that a name is there, or why it cannot be.
-fn refuse_existing<P: Platform>(dir: &Arc<Inode<P>>, name: &[u8]) -> Result<()> {
-    match dir.lookup(name) {
-        Ok(_) => Err(Error::caller(Errno::EEXIST)),
-        Err(error) if error.errno() == Errno::ENOENT => Ok(()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Only a directory may be named with a slash behind.
-fn refuse_slash<P: Platform>(parent: &Parent<'_, P>) -> Result<()> {
-    if !parent.slash {
-        return Ok(());
-    }
-    match parent.dir.lookup(parent.name()) {
-        Ok(_) => Err(Error::caller(Errno::EEXIST)),
-        Err(_) => Err(Error::caller(Errno::ENOENT)),
     }
 }
 

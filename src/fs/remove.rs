@@ -21,7 +21,7 @@ impl<P: Platform> Inode<P> {
     /// directory, EROFS, and the server's.
     pub fn unlink(self: &Arc<Self>, name: &[u8]) -> Result<()> {
         let name = self.name_to_remove(name, Errno::EISDIR, Errno::EISDIR)?;
-        self.may_delete(|| self.lookup_name(name))?;
+        self.may_delete(|| self.lookup_name(name).map(Some))?;
         let victim = self.fs.dentries.peek(self, name);
         let version = self.names_version();
         let result = self.fs.conn.ask(&Unlink {
@@ -39,7 +39,7 @@ impl<P: Platform> Inode<P> {
     /// [`unlink`](Self::unlink).
     pub fn rmdir(self: &Arc<Self>, name: &[u8]) -> Result<()> {
         let name = self.name_to_remove(name, Errno::EINVAL, Errno::ENOTEMPTY)?;
-        self.may_delete(|| self.lookup_name(name))?;
+        self.may_delete(|| self.lookup_name(name).map(Some))?;
         let victim = self.fs.dentries.peek(self, name);
         let version = self.names_version();
         let result = self.fs.conn.ask(&Rmdir {
@@ -214,11 +214,10 @@ impl<P: Platform> Inode<P> {
         new_name: &Name,
         flags: RenameFlags,
     ) -> Result<()> {
-        self.may_delete(|| self.lookup_name(name))?;
+        self.may_delete(|| self.lookup_name(name).map(Some))?;
         new_parent.may_delete(|| match new_parent.lookup_name(new_name) {
-            // Nothing there to be protected.
-            Err(error) if error.errno() == Errno::ENOENT => Ok(new_parent.clone()),
-            other => other,
+            Err(error) if error.errno() == Errno::ENOENT => Ok(None),
+            other => other.map(Some),
         })?;
         let caller = self.fs.caller();
         let checks = self.fs.options.default_permissions

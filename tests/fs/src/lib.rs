@@ -17,13 +17,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use virtio_fs::conn::{Config, Connection};
 use virtio_fs::fs::{Mount, MountOptions, Process};
 use virtio_fs::platform::{Caller, Capabilities};
-use virtio_fs::wire::NodeId;
 use virtio_fs_fake::{Fake, FakePlatform, Handle};
 
 /// A mounted fake device, and a process on it.
@@ -83,30 +81,6 @@ impl Guest {
     pub fn become_root(&self) {
         self.fake.platform().set_caller(Caller::ROOT);
         self.fake.platform().set_groups(&[]);
-    }
-
-    /// Checks that driver and server count the same lookups.
-    ///
-    /// # Panics
-    ///
-    /// If they do not.
-    pub fn assert_lookups(&self) {
-        // Forgets and releases that are under way count as done.
-        self.conn.work();
-        let mut counts = BTreeMap::new();
-        self.mount.file_system().audit(|node, count| {
-            if node != NodeId::ROOT && count > 0 {
-                counts.insert(node.get(), count);
-            }
-        });
-        let server = self.fake.nodes();
-        for (node, count) in &counts {
-            let theirs = server.get(node).copied().unwrap_or(0);
-            assert!(
-                theirs >= *count,
-                "node {node}: {count} here, {theirs} there"
-            );
-        }
     }
 
     /// Ends the process and the mount, and checks that everything balances:

@@ -1,5 +1,6 @@
 //! The whole driver against real virtiofsd.
 
+mod acl;
 mod common;
 mod files;
 mod tickets;
