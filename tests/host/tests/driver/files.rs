@@ -416,3 +416,21 @@ fn a_lookup_brings_the_attributes_along_where_nothing_may_be_kept() {
     }
     guest.finish();
 }
+
+#[test]
+fn directories_that_only_a_child_kept_go_with_it() {
+    let guest = guest();
+    let depth = 40;
+    std::fs::create_dir_all(guest.path(&"dir/".repeat(depth))).unwrap();
+    let fs = guest.mount.file_system();
+    let mut last = guest.mount.root().clone();
+    for _ in 0..depth {
+        last = last.lookup(b"dir").unwrap();
+    }
+    fs.shrink(usize::MAX);
+    assert_eq!(fs.dentry_count(), 0);
+    assert_eq!(fs.inode_count(), 1 + depth);
+    drop(last);
+    assert_eq!(fs.inode_count(), 1);
+    guest.finish();
+}
