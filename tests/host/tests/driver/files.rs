@@ -434,3 +434,29 @@ fn directories_that_only_a_child_kept_go_with_it() {
     assert_eq!(fs.inode_count(), 1);
     guest.finish();
 }
+
+#[test]
+fn a_directory_knows_its_parent_after_a_rename_that_nothing_was_remembered_for() {
+    let guest = guest();
+    std::fs::create_dir_all(guest.path("outer/inner")).unwrap();
+    let root = guest.mount.root();
+    let outer = root.lookup(b"outer").unwrap();
+    let inner = outer.lookup(b"inner").unwrap();
+    guest.mount.file_system().shrink(usize::MAX);
+    let flags = RenameFlags::empty();
+    outer.rename(b"inner", root, b"inner", flags).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&inner.parent(), root));
+    // Not into itself any more.
+    root.lookup(b"outer").unwrap();
+    root.rename(b"outer", &inner, b"outer", flags).unwrap();
+    assert!(guest.path("inner/outer").is_dir());
+    // The same for both sides of an exchange.
+    let other = root.mkdir(b"other", 0o755).unwrap();
+    guest.mount.file_system().shrink(usize::MAX);
+    let exchange = RenameFlags::EXCHANGE;
+    inner.rename(b"outer", root, b"other", exchange).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&outer.parent(), root));
+    assert!(std::sync::Arc::ptr_eq(&other.parent(), &inner));
+    drop((outer, inner, other));
+    guest.finish();
+}
