@@ -59,14 +59,25 @@ pub(super) struct DentryCache<P: Platform> {
     bound: usize,
 }
 
-/// What fell out of the cache, to be dropped outside of its locks.
+/// What left the cache, to be dropped outside of its locks.
 #[must_use = "dropped outside of the cache's locks"]
-pub(super) struct Evicted<P: Platform>(Option<Dentry<P>>);
+pub(super) struct Gone<P: Platform> {
+    _dentry: Option<Dentry<P>>,
+    made_room: bool,
+}
 
-impl<P: Platform> Evicted<P> {
-    /// Returns whether anything fell out.
-    pub(super) fn any(&self) -> bool {
-        self.0.is_some()
+impl<P: Platform> Gone<P> {
+    /// What was known of the same name before, if anything.
+    fn same(dentry: Option<Dentry<P>>) -> Self {
+        Self {
+            _dentry: dentry,
+            made_room: false,
+        }
+    }
+
+    /// Returns whether another name was dropped to make room.
+    pub(super) fn made_room(&self) -> bool {
+        self.made_room
     }
 }
 
@@ -126,7 +137,7 @@ impl<P: Platform> DentryCache<P> {
         inode: Option<Arc<Inode<P>>>,
         valid_until: Duration,
         version: u32,
-    ) -> Evicted<P> {
+    ) -> Gone<P> {
         let hash = self.hash(&place.parent, &place.name);
         let mut guard = self.shard(hash).write();
         let shard = &mut *guard;
@@ -135,7 +146,7 @@ impl<P: Platform> DentryCache<P> {
         if place.parent.names_version() != version {
             let old = old.and_then(|at| shard.take(hash, at));
             drop(guard);
-            return Evicted(old);
+            return Gone::same(old);
         }
         let dentry = Dentry {
             place,
@@ -146,7 +157,7 @@ impl<P: Platform> DentryCache<P> {
         if let Some(at) = old {
             let old = shard.entries[at as usize].replace(dentry);
             drop(guard);
-            return Evicted(old);
+            return Gone::same(old);
         }
         let mut evicted = None;
         if shard.index.len() >= self.bound {
@@ -168,18 +179,21 @@ impl<P: Platform> DentryCache<P> {
                 .map_or(0, |d| self.hash(&d.place.parent, &d.place.name))
         });
         drop(guard);
-        Evicted(evicted)
+        Gone {
+            made_room: evicted.is_some(),
+            _dentry: evicted,
+        }
     }
 
     /// Forgets `name` in `parent`.
-    pub(super) fn remove(&self, parent: &Inode<P>, name: &Name) -> Evicted<P> {
+    pub(super) fn remove(&self, parent: &Inode<P>, name: &Name) -> Gone<P> {
         let hash = self.hash(parent, name);
         let mut shard = self.shard(hash).write();
         let removed = shard
             .position(hash, parent, name)
             .and_then(|at| shard.take(hash, at));
         drop(shard);
-        Evicted(removed)
+        Gone::same(removed)
     }
 
     /// Makes `name` in `parent` be asked for again, without forgetting it.

@@ -322,7 +322,11 @@ impl<P: Platform> FileSystem<P> {
         }
         let until = self.now().saturating_add(ttl);
         let inserted = place.clone();
-        if self.dentries.insert(place, inode, until, version).any() {
+        if self
+            .dentries
+            .insert(place, inode, until, version)
+            .made_room()
+        {
             self.counters().dentries_evicted.add(1);
         }
         if self.ended.load(Acquire) {

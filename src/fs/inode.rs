@@ -290,7 +290,12 @@ impl<P: Platform> Drop for Inode<P> {
         // the other: paths can be deeper than stacks.
         let mut place = self.place.get_mut().take();
         while let Some(Place { parent, .. }) = place.and_then(Arc::into_inner) {
-            place = Arc::into_inner(parent).and_then(|mut parent| parent.place.get_mut().take());
+            // Where it is: tables know inodes by address.
+            place = if self.fs.inodes.retire(&parent) {
+                parent.set_place(None)
+            } else {
+                None
+            };
         }
     }
 }

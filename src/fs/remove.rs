@@ -146,18 +146,27 @@ impl<P: Platform> Inode<P> {
         if Arc::ptr_eq(self, new_parent) && name == new_name {
             return self.rename_to_itself(name, flags);
         }
-        let allowed = self
-            .may_rename(name, new_parent, new_name, flags)
-            .and_then(|()| match self.fs.dentries.peek(self, name) {
-                Some(moved) => new_parent.refuse_below(&moved, Errno::EINVAL),
-                None => Ok(()),
-            });
-        if let Err(error) = allowed {
+        if let Err(error) = self.may_rename(name, new_parent, new_name, flags) {
             return self.refused_rename(name, new_parent, new_name, flags, error);
         }
-        let old = self.fs.dentries.peek(self, name);
+        // What moves must be known, even if its name is not remembered: somebody
+        // may hold it, and must find it in its new place.
+        let old = match self.fs.dentries.peek(self, name) {
+            None => self.lookup_name(name).ok(),
+            known => known,
+        };
+        let loops = match &old {
+            Some(moved) => new_parent.refuse_below(moved, Errno::EINVAL),
+            None => Ok(()),
+        };
+        if let Err(error) = loops {
+            return self.refused_rename(name, new_parent, new_name, flags, error);
+        }
         let until = self.fs.dentries.valid_until(self, name);
-        let target = self.fs.dentries.peek(new_parent, new_name);
+        let target = match self.fs.dentries.peek(new_parent, new_name) {
+            None if flags.contains(RenameFlags::EXCHANGE) => new_parent.lookup_name(new_name).ok(),
+            known => known,
+        };
         let (version, new_version) = (self.names_version(), new_parent.names_version());
         let result = self.send_rename(name, new_parent, new_name, flags);
         if let Err(error) = result {

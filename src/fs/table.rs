@@ -96,6 +96,26 @@ impl<P: Platform> InodeTable<P> {
         drop(weak);
     }
 
+    /// Takes `inode` out if the caller has the last reference to it. Then nobody
+    /// can get another one, and the caller may take it apart.
+    pub(super) fn retire(&self, inode: &Arc<Inode<P>>) -> bool {
+        let hash = self.hash(inode.node);
+        let mut shard = self.shard(hash).write();
+        // Only the table has weak references, and upgrades them under its lock.
+        if Arc::strong_count(inode) > 1 {
+            return false;
+        }
+        let ours =
+            |entry: &(NodeId, Weak<Inode<P>>)| core::ptr::eq(entry.1.as_ptr(), Arc::as_ptr(inode));
+        let weak = shard
+            .find_entry(hash, ours)
+            .ok()
+            .map(|entry| entry.remove().0);
+        drop(shard);
+        drop(weak);
+        true
+    }
+
     /// Returns the number of inodes.
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.read().len()).sum()

@@ -5,7 +5,7 @@
 #
 # From run.sh: bin, the programs; here, this folder; work, a folder for files
 # beside the directory; short, empty or 1; seed.
-# shellcheck shell=bash disable=SC2154
+# shellcheck shell=bash disable=SC2154,SC2016
 
 # verdict NAME STATUS; a status of 77 says that the case does not apply.
 verdict() {
@@ -71,10 +71,11 @@ suite_stress-ng() {
 
 # Data written in every way there is, read back and compared.
 suite_fio() {
-	local engine size=${short:+16m}
+	local engine direct size=${short:+16m}
 	for engine in psync pvsync2 mmap libaio; do
+		[ "$engine" = libaio ] && direct=1 || direct=0
 		one "$engine" 120 "$bin/fio" --name="$engine" --directory="$1" --ioengine="$engine" --rw=randwrite --bs=4k-64k \
-			--bs_unaligned=$([ "$engine" = libaio ]; echo $?) --direct=$([ "$engine" != libaio ]; echo $?) --iodepth=8 \
+			--bs_unaligned=$((1 - direct)) --direct=$direct --iodepth=8 \
 			--size="${size:-64m}" --numjobs=2 --verify=crc32c --verify_fatal=1 --do_verify=1 --end_fsync=1 --randseed="$seed" \
 			--group_reporting
 		rm -f "$1/$engine".*

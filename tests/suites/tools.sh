@@ -44,8 +44,10 @@ get_packages() {
 		[ -e "$to/packages/$name" ] || { name=; break; }
 	done
 	[ -z "$name" ] || return 0
-	command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
-		{ say "apt-get or dpkg-deb is missing: install these yourself: ${packages[*]}"; return 1; }
+	if ! command -v apt-get >/dev/null || ! command -v dpkg-deb >/dev/null; then
+		say "apt-get or dpkg-deb is missing: install these yourself: ${packages[*]}"
+		return 1
+	fi
 	rm -rf "$state" "$to/packages"
 	mkdir -p "$state/lists/partial" "$state/archives/partial" "$to/packages"
 	# What the machine has installed need not be fetched again.

@@ -140,6 +140,7 @@ fn serve_until_unmounted(conn: &Arc<Conn>, options: &Options, signals: Signals) 
     let mount_options = MountOptions {
         cache: options.policy,
         default_permissions: options.check_permissions,
+        max_dentries: options.dentries,
         ..MountOptions::default()
     };
     let driver_mount = virtio_fs::fs::Mount::new(conn.clone(), mount_options)
@@ -163,7 +164,14 @@ fn serve_until_unmounted(conn: &Arc<Conn>, options: &Options, signals: Signals) 
     );
     let result = serve(&mount, &export);
     ended.store(true, Ordering::Release);
-    export.into_mount().unmount();
+    let driver_mount = export.into_mount();
+    // Nobody refers to anything any more, so nothing but the root may be left.
+    driver_mount.file_system().shrink(usize::MAX);
+    let left = driver_mount.file_system().inode_count();
+    if left > 1 {
+        log::error!("{} inodes are still referred to", left - 1);
+    }
+    driver_mount.unmount();
     result
 }
 

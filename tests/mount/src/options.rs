@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
-use virtio_fs::fs::CachePolicy;
+use virtio_fs::fs::{CachePolicy, MountOptions};
 use virtio_fs_host::daemon::Program;
 
 /// What `--help` prints.
@@ -24,6 +24,7 @@ Usage: virtio-fs-mount [options] DIR MOUNTPOINT
   --posix-acl            with access control lists
   --lifetime SECONDS     how long Linux may believe names and attributes (0: it asks the
                          driver each time, and the driver's caches answer)
+  --dentries N           names that the driver keeps at most (16384)
   --check-permissions    the driver checks permissions, too
   --poll                 threads look at the ring instead of sleeping until an interrupt
   --counters             print what the driver counted at the end
@@ -57,6 +58,8 @@ pub(crate) struct Options {
     pub(crate) posix_acl: bool,
     /// How long Linux may believe names and attributes.
     pub(crate) lifetime: Duration,
+    /// Names that the driver keeps.
+    pub(crate) dentries: usize,
     /// Whether the driver checks permissions.
     pub(crate) check_permissions: bool,
     /// Whether threads poll.
@@ -85,6 +88,7 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Option<Options>, lexopt::Error
         xattr: true,
         posix_acl: false,
         lifetime: Duration::ZERO,
+        dentries: MountOptions::default().max_dentries,
         check_permissions: false,
         poll: false,
         counters: false,
@@ -118,6 +122,7 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Option<Options>, lexopt::Error
                 let seconds = |text: &str| text.parse().map(Duration::try_from_secs_f64);
                 options.lifetime = parser.value()?.parse_with(seconds)?.unwrap_or_default();
             }
+            Arg::Long("dentries") => options.dentries = parser.value()?.parse()?,
             Arg::Long("check-permissions") => options.check_permissions = true,
             Arg::Long("poll") => options.poll = true,
             Arg::Long("counters") => options.counters = true,

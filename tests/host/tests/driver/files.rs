@@ -416,3 +416,47 @@ fn a_lookup_brings_the_attributes_along_where_nothing_may_be_kept() {
     }
     guest.finish();
 }
+
+#[test]
+fn directories_that_only_a_child_kept_go_with_it() {
+    let guest = guest();
+    let depth = 40;
+    std::fs::create_dir_all(guest.path(&"dir/".repeat(depth))).unwrap();
+    let fs = guest.mount.file_system();
+    let mut last = guest.mount.root().clone();
+    for _ in 0..depth {
+        last = last.lookup(b"dir").unwrap();
+    }
+    fs.shrink(usize::MAX);
+    assert_eq!(fs.dentry_count(), 0);
+    assert_eq!(fs.inode_count(), 1 + depth);
+    drop(last);
+    assert_eq!(fs.inode_count(), 1);
+    guest.finish();
+}
+
+#[test]
+fn a_directory_knows_its_parent_after_a_rename_that_nothing_was_remembered_for() {
+    let guest = guest();
+    std::fs::create_dir_all(guest.path("outer/inner")).unwrap();
+    let root = guest.mount.root();
+    let outer = root.lookup(b"outer").unwrap();
+    let inner = outer.lookup(b"inner").unwrap();
+    guest.mount.file_system().shrink(usize::MAX);
+    let flags = RenameFlags::empty();
+    outer.rename(b"inner", root, b"inner", flags).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&inner.parent(), root));
+    // Not into itself any more.
+    root.lookup(b"outer").unwrap();
+    root.rename(b"outer", &inner, b"outer", flags).unwrap();
+    assert!(guest.path("inner/outer").is_dir());
+    // The same for both sides of an exchange.
+    let other = root.mkdir(b"other", 0o755).unwrap();
+    guest.mount.file_system().shrink(usize::MAX);
+    let exchange = RenameFlags::EXCHANGE;
+    inner.rename(b"outer", root, b"other", exchange).unwrap();
+    assert!(std::sync::Arc::ptr_eq(&outer.parent(), root));
+    assert!(std::sync::Arc::ptr_eq(&other.parent(), &inner));
+    drop((outer, inner, other));
+    guest.finish();
+}
