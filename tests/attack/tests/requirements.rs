@@ -100,7 +100,6 @@ fn the_named_tests_exist() {
         ("virtio-fs", "src"),
         ("virtio-fs-attack", "tests/attack"),
         ("virtio-fs-tests", "tests/fs"),
-        ("virtio-fs-host", "tests/host"),
         ("virtio-fs-daxd", "qemu/daxd"),
         ("virtio-fs-fake", "tests/fake"),
         ("virtio-fs-host", "tests/host"),

@@ -481,11 +481,12 @@ impl Operations for Export {
         } else {
             LockWait::Fail
         };
-        Ok(if call.flock {
-            file.flock(lock.kind, wait)?
+        if call.flock {
+            file.flock(lock.kind, wait)?;
         } else {
-            file.set_lock(LockOwner(call.owner), lock, wait)?
-        })
+            file.set_lock(LockOwner(call.owner), lock, wait)?;
+        }
+        Ok(())
     }
 
     fn fallocate(
