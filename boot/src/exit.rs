@@ -1,10 +1,10 @@
 //! Leaving QEMU with a status, through its `isa-debug-exit` device.
 //!
 //! QEMU was started with `-device isa-debug-exit,iobase=0xf4,iosize=0x04` and
-//! turns a byte `v` written there into its own exit status `(v << 1) | 1`, so 0
-//! cannot be had. The kernel writes its status as it is: success (0) leaves QEMU
-//! with 1, failure 1 with 3, failure 2 with 5. A runner undoes this with
-//! `status >> 1` if the status is odd; an even one is QEMU's own doing.
+//! turns a byte `v` written there into its own exit status `(v << 1) | 1`. The
+//! kernel writes its status plus one: success (0) leaves QEMU with 3, failure 1
+//! with 5. So 1 remains QEMU's own failure, and 0 a machine that was reset or
+//! switched off.
 
 use x86_64::instructions::{hlt, interrupts, port::Port};
 
@@ -15,12 +15,12 @@ pub const UNUSABLE: u8 = 71;
 /// The status of a kernel that was started wrongly: a bad command line.
 pub const USAGE: u8 = 64;
 
-/// Ends the virtual machine with `status`, 0 to 127. On a machine without the
+/// Ends the virtual machine with `status`, 0 to 126. On a machine without the
 /// device, stops this CPU for good.
 pub fn exit(status: u8) -> ! {
     // SAFETY: 0xf4 is not decoded by any other device of a PC; where the exit
     // device is absent the write goes nowhere.
-    unsafe { Port::<u32>::new(0xf4).write(u32::from(status.min(127))) };
+    unsafe { Port::<u32>::new(0xf4).write(u32::from(status.min(126)) + 1) };
     interrupts::disable();
     loop {
         hlt();

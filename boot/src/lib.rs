@@ -14,7 +14,9 @@
 //! - A monotonic clock and the time of day ([`clock`]).
 //! - A serial console with input, a log with levels, a command line, a shell
 //!   ([`console`], [`cmdline`], [`shell`]), and a table of tests ([`selftest`]).
-//! - The driver's platform and DMA traits ([`platform`], [`hal`]).
+//! - The driver's platform and DMA traits ([`platform`], [`hal`]), its devices
+//!   and mounts ([`virtiofs`]), file commands for the shell ([`files`]), and its
+//!   tests on a real share ([`suite`]).
 //!
 //! # What it leaves out
 //!
@@ -48,6 +50,7 @@ mod crash;
 #[cfg(panic = "abort")]
 mod entry;
 pub mod exit;
+pub mod files;
 pub mod hal;
 pub mod interrupts;
 pub mod kernel;
@@ -58,9 +61,11 @@ pub mod rtc;
 pub mod selftest;
 pub mod shell;
 pub mod smp;
+pub mod suite;
 pub mod sync;
 pub mod thread;
 pub mod trap;
+pub mod virtiofs;
 pub mod wait;
 
 pub use kernel::{Kernel, Program};

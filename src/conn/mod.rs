@@ -1,7 +1,7 @@
 //! The connection: requests and replies between this kernel and one server.
 //!
 //! It owns the device and its queues, sends INIT, carries requests through the
-//! [in-flight table](pool), and ends: by unmount, abort, or loss of the device.
+//! in-flight table, and ends: by unmount, abort, or loss of the device.
 //! It knows no names and no paths.
 //!
 //! # The fate of a request
@@ -29,33 +29,38 @@ mod counters;
 mod forget;
 mod init;
 mod limits;
+mod notify;
 mod open;
 mod pool;
 mod queue;
 mod slot;
 mod state;
+mod ticket;
 mod worker;
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicU64, fence};
 use core::time::Duration;
 
 pub use config::{Attach, Config, Deadlines, Offer};
 pub use counters::{Counter, Counters};
 pub use init::{FEATURES, Stance};
 pub use limits::Limits;
+pub use notify::Subscriber;
 pub use open::OpenError;
 pub use pool::Class;
 pub use state::State;
+pub use ticket::{Buffer, Ticket};
 
 use crate::device::{Transport, config::FsConfig, transport::DeviceStatus};
 use crate::error::{Error, Result};
 use crate::platform::Platform;
 use crate::sync::{SpinLock, SpinRwLock};
 use forget::Forgets;
+use notify::Notices;
 use pool::Pool;
 use queue::{Env, Queue};
 use state::StateCell;
@@ -69,11 +74,16 @@ pub struct Connection<P: Platform> {
     config: Config,
     device: FsConfig,
     state: StateCell,
+    /// The device was reset for good: it has no request any more.
+    stopped: AtomicBool,
+    /// The device did not finish its reset: it may still write.
+    stuck: AtomicBool,
     limits: SpinRwLock<Limits>,
     counters: Counters,
     pool: Pool<P>,
     queues: Box<[Queue<P>]>,
     forgets: Forgets<P>,
+    notices: Option<Notices<P>>,
     /// Handles that could not be released at once.
     releases: SpinLock<Vec<worker::PendingRelease>>,
     next_unique: AtomicU64,
@@ -157,7 +167,10 @@ impl<P: Platform> Connection<P> {
                     queue.reap(&self.env());
                 }
             }
-            self.forgets.reap(self);
+            self.forgets.reap();
+            if let Some(notices) = &self.notices {
+                notices.reap();
+            }
         }
         if config && self.device_failed() {
             // Whoever waits finds out, in thread context, and resets the device.
@@ -185,6 +198,8 @@ impl<P: Platform> Connection<P> {
         status.contains(DeviceStatus::DEVICE_NEEDS_RESET)
             || is_gone(status)
             || self.queues.iter().any(Queue::failed)
+            || self.forgets.failed()
+            || self.notices.as_ref().is_some_and(Notices::failed)
     }
 
     /// Ends the connection because its device failed. Blocks for a reset.
@@ -205,18 +220,33 @@ impl<P: Platform> Connection<P> {
     fn stop_device(&self) {
         self.counters.resets.add(1);
         if let Err(error) = open::reset(&*self.transport, &*self.platform, self.config.grace) {
-            log::error!("virtio-fs: {error}; going on as if it were gone");
+            log::error!("virtio-fs: {error}; its memory is not used again");
+            self.stuck.store(true, Relaxed);
         }
+        self.stopped.store(true, Relaxed);
+        // Pairs with the fence in `submit`.
+        fence(SeqCst);
         for queue in &self.queues {
             queue.reset();
         }
         self.forgets.reset();
+        if let Some(notices) = &self.notices {
+            notices.reset();
+        }
         for (id, slot) in self.pool.iter() {
             if slot.is_with_device() && slot.lose(&self.platform) == slot::SlotState::Returned {
                 self.pool.give_back(&self.platform, id);
             }
         }
+        while let Some(id) = self.pool.next_to_clean(&self.platform) {
+            self.clean_up(id);
+        }
         self.pool.wake_all(&self.platform);
+    }
+
+    /// Returns whether a waiter may sleep because an interrupt will wake it.
+    fn has_interrupts(&self) -> bool {
+        self.platform.can_sleep() && (self.config.vectors > 0 || self.config.interrupt_line)
     }
 
     fn env(&self) -> Env<'_, P> {
@@ -252,8 +282,15 @@ impl<P: Platform> Drop for Connection<P> {
     fn drop(&mut self) {
         // The device must not write into memory that goes away now. Orderly ends
         // have reset it already; a reset is no request, and bounded.
-        if matches!(self.state(), State::Starting | State::Ready) {
+        if !*self.stopped.get_mut() {
             self.stop_device();
+        }
+        if *self.stuck.get_mut() {
+            // What the device may still write to is never given back.
+            self.pool.leak();
+            self.forgets.leak();
+            core::mem::forget(self.notices.take());
+            core::mem::forget(core::mem::take(&mut self.queues));
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod dma;
+pub mod pci;
 pub mod ring;
 mod share;
 pub mod transport;

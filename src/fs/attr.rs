@@ -202,7 +202,17 @@ impl<P: Platform> Inode<P> {
 
     pub(super) fn cached_attr(&self, need: Stale) -> Option<Attr> {
         let cache = self.attr.read();
-        cache.valid(self.fs.now(), need).then_some(cache.attr)
+        let several = need.contains(Stale::NLINK) && cache.attr.nlink > 1 && !self.is_dir();
+        let unsure = several && cache.version < self.fs.unknown_unlink();
+        (cache.valid(self.fs.now(), need) && !unsure).then_some(cache.attr)
+    }
+
+    /// Returns the attributes as the answer to a question brought them, or a later
+    /// one; nothing if something changed here since. Whether they may be kept
+    /// does not matter.
+    pub(super) fn attr_since(&self, asked: Asked) -> Option<Attr> {
+        let cache = self.attr.read();
+        (cache.version <= asked.0 && cache.stale.is_empty()).then_some(cache.attr)
     }
 
     /// Returns the attributes as last heard, valid or not.
@@ -250,6 +260,9 @@ impl<P: Platform> Inode<P> {
             }
         }
         cache.attr = attr;
+        // Questions asked before this answer came may have been answered before
+        // what this one tells: their answers are not believed any more.
+        cache.version = self.fs.next_version();
         cache.until = until.as_nanos() as u64;
         cache.stale = Stale::empty();
         cache.acl = None;
@@ -278,13 +291,21 @@ impl<P: Platform> Inode<P> {
         }
     }
 
-    /// Notes a change made here of which the result is known.
-    pub(super) fn attr_became(&self, stale: Stale, change: impl FnOnce(&mut Attr)) {
+    /// Notes a change made here, asked for at `asked`, of which the result is
+    /// known; unless something else changed meanwhile, for then nobody knows here
+    /// which of the two the server did last.
+    pub(super) fn attr_became(&self, asked: Asked, stale: Stale, change: impl FnOnce(&mut Attr)) {
         let version = self.fs.next_version();
         let mut cache = self.attr.write();
+        let raced = asked.0 < cache.version;
         cache.version = version;
-        cache.stale |= stale;
+        cache.stale |= if raced { Stale::all() } else { stale };
         change(&mut cache.attr);
+    }
+
+    /// Returns the number of the last change, when nobody else has the inode.
+    pub(super) fn last_version(&mut self) -> u64 {
+        self.attr.get_mut().version
     }
 
     /// Makes the next use ask the server.

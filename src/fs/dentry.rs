@@ -115,18 +115,28 @@ impl<P: Platform> DentryCache<P> {
     }
 
     /// Remembers that `place` stands for `inode`, or for none, until
-    /// `valid_until`. Returns what had to go.
+    /// `valid_until`, if the parent's names have this version; else forgets the
+    /// name. Returns what had to go.
+    ///
+    /// Whoever changes a name counts the version up first and comes here then, so
+    /// that an answer from before the change cannot stay.
     pub(super) fn insert(
         &self,
         place: Arc<Place<P>>,
         inode: Option<Arc<Inode<P>>>,
         valid_until: Duration,
+        version: u32,
     ) -> Evicted<P> {
         let hash = self.hash(&place.parent, &place.name);
         let mut guard = self.shard(hash).write();
         let shard = &mut *guard;
         let valid_until = AtomicU64::new(valid_until.as_nanos() as u64);
         let old = shard.position(hash, &place.parent, &place.name);
+        if place.parent.names_version() != version {
+            let old = old.and_then(|at| shard.take(hash, at));
+            drop(guard);
+            return Evicted(old);
+        }
         let dentry = Dentry {
             place,
             inode,

@@ -176,13 +176,7 @@ impl<P: Platform> Description<P> {
 
     pub(super) fn set_metadata(&self, changes: &Changes) -> Result<Metadata> {
         match &self.kind {
-            Kind::File(file, _) => {
-                let metadata = file.set_metadata(changes)?;
-                if let Some(size) = changes.size {
-                    file.inode().truncated(size);
-                }
-                Ok(metadata)
-            }
+            Kind::File(file, _) => file.set_metadata(changes),
             Kind::Dir(..) if changes.size.is_some() => Err(Error::caller(Errno::EINVAL)),
             Kind::Dir(inode, ..) => inode.set_metadata(changes),
             Kind::Place(_) => Err(Error::caller(Errno::EBADF)),

@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::attr::Stale;
+use super::filesystem::Asked;
 use super::handle::{Handle, Opened, shareable};
 use super::options::FlushPolicy;
 use super::perm::Access;
@@ -98,17 +99,18 @@ impl<P: Platform> Inode<P> {
         if truncate {
             self.clear_set_ids()?;
         }
+        let asked = self.fs.ask_now();
         let handle = self.open_handle(sent)?;
         if truncate {
             if atomic {
-                self.truncated(0);
+                self.truncated(asked, 0);
             } else {
                 let changes = Changes {
                     size: Some(0),
                     ..Changes::default()
                 };
                 self.set_attr(&changes, Some((handle.fh, LockOwner(0))))?;
-                self.truncated(0);
+                self.set_unsynced();
             }
         }
         if shares && shareable(flags) && !handle.fopen.contains(FopenFlags::DIRECT_IO) {
@@ -159,9 +161,9 @@ impl<P: Platform> Inode<P> {
     }
 
     /// Notes that the file was cut or extended to `size`.
-    pub(super) fn truncated(&self, size: u64) {
+    fn truncated(&self, asked: Asked, size: u64) {
         self.set_unsynced();
-        self.attr_became(self.written(), |attr| attr.size = size);
+        self.attr_became(asked, self.written(), |attr| attr.size = size);
     }
 }
 

@@ -216,18 +216,22 @@ impl<P: Platform> Inode<P> {
     }
 
     /// Notes that a name in this directory was made, removed or replaced here.
-    pub(super) fn names_changed(&self) {
+    ///
+    /// Returns the number that [`names_version`](Self::names_version) gave before.
+    pub(super) fn names_changed(&self) -> u32 {
         self.set_unsynced();
-        self.names_outdated();
+        self.names_outdated()
     }
 
-    /// Notes that somebody changed a name in this directory.
-    pub(super) fn names_outdated(&self) {
-        self.names.fetch_add(1, Release);
+    /// Notes that somebody changed a name in this directory. Returns the number
+    /// from before.
+    pub(super) fn names_outdated(&self) -> u32 {
+        let before = self.names.fetch_add(1, Release);
         if let Some(extra) = &mut *self.extra.lock() {
             extra.dir = None;
         }
         self.attr_changed(super::attr::Stale::DIRECTORY);
+        before
     }
 
     /// Counts one more lookup of the server's.
@@ -238,6 +242,18 @@ impl<P: Platform> Inode<P> {
     /// Returns how many lookups the server counts for this inode.
     pub fn lookups(&self) -> u64 {
         self.lookups.load(Relaxed)
+    }
+
+    /// Returns whether this is `above`, or a directory in it at any depth.
+    pub(super) fn is_below(self: &Arc<Self>, above: &Self) -> bool {
+        let mut at = Some(self.clone());
+        while let Some(dir) = at {
+            if core::ptr::eq(&*dir, above) {
+                return true;
+            }
+            at = dir.place().map(|place| place.parent.clone());
+        }
+        false
     }
 
     pub(super) fn place(&self) -> Option<Arc<Place<P>>> {
@@ -267,6 +283,8 @@ impl<P: Platform> Drop for Inode<P> {
         if self.was_locked() {
             self.fs.locks.forget(self.lock_key());
         }
+        let version = self.last_version();
+        self.fs.note_eviction(version);
         self.fs.conn.forget(self.node, *self.lookups.get_mut());
         // The parents that only this inode kept go one by one, not one inside
         // the other: paths can be deeper than stacks.

@@ -110,6 +110,21 @@ impl<P: Platform> File<P> {
     ///
     /// As there.
     pub fn write_vectored_at(&self, offset: u64, bufs: &[&[u8]]) -> Result<usize> {
+        self.write_from(offset, bufs, WriteOrigin::Caller)
+    }
+
+    /// Writes what a page cache above the driver kept back, such as pages of a
+    /// shared mapping: at `offset`, also where the file is open for appending.
+    /// Returns how many bytes, at least one. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_at`](Self::write_at).
+    pub fn write_back_at(&self, offset: u64, data: &[u8]) -> Result<usize> {
+        self.write_from(offset, &[data], WriteOrigin::Cache)
+    }
+
+    fn write_from(&self, offset: u64, bufs: &[&[u8]], origin: WriteOrigin) -> Result<usize> {
         let inode = self.inode();
         inode.check()?;
         if !self.flags.writable() {
@@ -120,7 +135,7 @@ impl<P: Platform> File<P> {
         if total == 0 {
             return Ok(0);
         }
-        let append = self.handle.flags.contains(OpenFlags::APPEND);
+        let append = origin == WriteOrigin::Caller && self.handle.flags.contains(OpenFlags::APPEND);
         if !append {
             check_end(offset, total)?;
         }
@@ -136,8 +151,9 @@ impl<P: Platform> File<P> {
         }
         self.unflushed.store(true, Relaxed);
         inode.set_unsynced();
+        let asked = inode.fs.ask_now();
         let result = for_each_chunk_out(self, room, bufs, |at, chunk, len| {
-            self.write_chunk(start + at as u64, chunk, len)
+            self.write_chunk(start + at as u64, chunk, len, origin)
         });
         match result {
             Ok(n) => {
@@ -145,7 +161,7 @@ impl<P: Platform> File<P> {
                 // Somebody else may have appended as well: only the server knows
                 // where the end is now.
                 let size = if append { Stale::SIZE } else { Stale::empty() };
-                inode.attr_became(inode.written() | size, |attr| {
+                inode.attr_became(asked, inode.written() | size, |attr| {
                     attr.size = attr.size.max(end);
                 });
             }
@@ -166,7 +182,13 @@ impl<P: Platform> File<P> {
         Ok((n, self.inode().last_attr().size))
     }
 
-    fn write_chunk(&self, offset: u64, chunk: &[&[u8]], len: usize) -> Result<usize> {
+    fn write_chunk(
+        &self,
+        offset: u64,
+        chunk: &[&[u8]],
+        len: usize,
+        origin: WriteOrigin,
+    ) -> Result<usize> {
         let inode = self.inode();
         let request = Write {
             node: inode.node,
@@ -174,7 +196,7 @@ impl<P: Platform> File<P> {
             offset,
             size: len as u32,
             lock_owner: None,
-            origin: WriteOrigin::Caller,
+            origin,
             set_ids: inode.set_ids_on_change(),
             flags: self.handle.flags,
         };

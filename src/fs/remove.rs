@@ -23,11 +23,12 @@ impl<P: Platform> Inode<P> {
         let name = self.name_to_remove(name, Errno::EISDIR, Errno::EISDIR)?;
         self.may_delete(|| self.lookup_name(name).map(Some))?;
         let victim = self.fs.dentries.peek(self, name);
+        let version = self.names_version();
         let result = self.fs.conn.ask(&Unlink {
             parent: self.node,
             name,
         });
-        self.removed(name, victim, result)
+        self.removed(name, victim, version, result)
     }
 
     /// Removes an empty directory. Blocks.
@@ -40,11 +41,12 @@ impl<P: Platform> Inode<P> {
         let name = self.name_to_remove(name, Errno::EINVAL, Errno::ENOTEMPTY)?;
         self.may_delete(|| self.lookup_name(name).map(Some))?;
         let victim = self.fs.dentries.peek(self, name);
+        let version = self.names_version();
         let result = self.fs.conn.ask(&Rmdir {
             parent: self.node,
             name,
         });
-        self.removed(name, victim, result)
+        self.removed(name, victim, version, result)
     }
 
     fn name_to_remove<'a>(&self, name: &'a [u8], dot: Errno, dotdot: Errno) -> Result<&'a Name> {
@@ -62,15 +64,17 @@ impl<P: Platform> Inode<P> {
         self: &Arc<Self>,
         name: &Name,
         victim: Option<Arc<Self>>,
+        version: u32,
         result: Result<()>,
     ) -> Result<()> {
         match result {
             Ok(()) => {
-                self.names_changed();
-                if let Some(victim) = victim {
-                    victim.lost_name();
+                let version = self.change_names(version);
+                match victim {
+                    Some(victim) => victim.lost_name(),
+                    None => self.fs.note_unknown_unlink(),
                 }
-                self.remember_absent(name);
+                self.remember_absent(name, version);
                 Ok(())
             }
             Err(error) => {
@@ -88,13 +92,21 @@ impl<P: Platform> Inode<P> {
         }
     }
 
+    /// Counts a change of this directory's names. Returns their version now, if
+    /// `asked`, that of the time of the request, shows that no other change came
+    /// between: else nobody knows here which was the last.
+    fn change_names(&self, asked: u32) -> Option<u32> {
+        (self.names_changed() == asked).then(|| asked.wrapping_add(1))
+    }
+
     /// Notes that the name does not exist, if the policy lets us.
-    fn remember_absent(self: &Arc<Self>, name: &Name) {
+    fn remember_absent(self: &Arc<Self>, name: &Name, version: Option<u32>) {
         let ttl = self.fs.options.cache.negative_ttl();
-        if ttl.is_zero() {
-            self.fs.forget_name(self, name);
-        } else {
-            self.fs.remember(self.place_of(name), None, ttl);
+        match version {
+            Some(version) if !ttl.is_zero() => {
+                self.fs.remember(self.place_of(name), None, ttl, version);
+            }
+            _ => self.fs.forget_name(self, name),
         }
     }
 
@@ -104,7 +116,8 @@ impl<P: Platform> Inode<P> {
         if dir {
             self.set_dead();
         }
-        self.attr_became(Stale::TIMES, |attr| {
+        let now = self.fs.ask_now();
+        self.attr_became(now, Stale::TIMES, |attr| {
             attr.nlink = if dir { 0 } else { attr.nlink.saturating_sub(1) };
         });
     }
@@ -145,6 +158,7 @@ impl<P: Platform> Inode<P> {
         let old = self.fs.dentries.peek(self, name);
         let until = self.fs.dentries.valid_until(self, name);
         let target = self.fs.dentries.peek(new_parent, new_name);
+        let (version, new_version) = (self.names_version(), new_parent.names_version());
         let result = self.send_rename(name, new_parent, new_name, flags);
         if let Err(error) = result {
             self.fs.forget_name(self, name);
@@ -152,14 +166,21 @@ impl<P: Platform> Inode<P> {
             self.note_stale(error);
             return Err(error);
         }
-        self.names_changed();
-        if !Arc::ptr_eq(self, new_parent) {
-            new_parent.names_changed();
+        if Arc::ptr_eq(self, new_parent) && name.as_bytes() == new_name.as_bytes() {
+            // Nothing moved.
+            self.fs.forget_name(self, name);
+            return Ok(());
         }
+        let version = self.change_names(version);
+        let new_version = if Arc::ptr_eq(self, new_parent) {
+            version
+        } else {
+            new_parent.change_names(new_version)
+        };
         let ttl = until.map_or(Duration::ZERO, |until| until.saturating_sub(self.fs.now()));
         if flags.contains(RenameFlags::EXCHANGE) {
-            self.moved_here(name, target, Duration::ZERO);
-            new_parent.moved_here(new_name, old, Duration::ZERO);
+            self.moved_here(name, target, Duration::ZERO, version);
+            new_parent.moved_here(new_name, old, Duration::ZERO, new_version);
         } else {
             let same = |(old, target): (&Arc<Self>, &Arc<Self>)| Arc::ptr_eq(old, target);
             if old.as_ref().zip(target.as_ref()).is_some_and(same) {
@@ -170,12 +191,15 @@ impl<P: Platform> Inode<P> {
             let gone = old
                 .as_ref()
                 .is_some_and(|old| target.is_some() || old.is_dir() || old.last_attr().nlink == 1);
+            if target.is_none() {
+                self.fs.note_unknown_unlink();
+            }
             if let Some(target) = target {
                 target.lost_name();
             }
-            new_parent.moved_here(new_name, old, ttl);
+            new_parent.moved_here(new_name, old, ttl, new_version);
             if gone && !flags.contains(RenameFlags::WHITEOUT) {
-                self.remember_absent(name);
+                self.remember_absent(name, version);
             } else {
                 self.fs.forget_name(self, name);
             }
@@ -266,26 +290,34 @@ impl<P: Platform> Inode<P> {
     /// into itself, nor be replaced by what is in it. The server would say so as
     /// well, but our own tree must never be in doubt.
     fn refuse_below(self: &Arc<Self>, moved: &Arc<Self>, errno: Errno) -> Result<()> {
-        let mut above = Some(self.clone());
-        while let Some(dir) = above {
-            if Arc::ptr_eq(&dir, moved) {
-                return Err(Error::caller(errno));
-            }
-            above = dir.place().map(|place| place.parent.clone());
+        if self.is_below(moved) {
+            return Err(Error::caller(errno));
         }
         Ok(())
     }
 
-    /// Notes that `name` in this directory stands for `inode` from now on.
-    fn moved_here(self: &Arc<Self>, name: &Name, inode: Option<Arc<Self>>, ttl: Duration) {
-        let Some(inode) = inode else {
+    /// Notes that `name` in this directory stands for `inode` from now on, as far
+    /// as that is known: see [`change_names`](Self::change_names).
+    fn moved_here(
+        self: &Arc<Self>,
+        name: &Name,
+        inode: Option<Arc<Self>>,
+        ttl: Duration,
+        version: Option<u32>,
+    ) {
+        let (Some(inode), Some(version)) = (inode, version) else {
             self.fs.forget_name(self, name);
             return;
         };
         inode.attr_changed(Stale::TIMES);
         let place = self.place_of(name);
-        drop(inode.set_place(Some(place.clone())));
-        self.fs.remember(place, Some(inode), ttl);
+        if !inode.is_dir() {
+            drop(inode.set_place(Some(place.clone())));
+        } else if self.fs.put_in_place(&inode, &place).is_err() {
+            self.fs.forget_name(self, name);
+            return;
+        }
+        self.fs.remember(place, Some(inode), ttl, version);
     }
 
     fn send_rename(

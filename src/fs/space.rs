@@ -85,6 +85,7 @@ impl<P: Platform> File<P> {
             len,
             mode,
         };
+        let asked = inode.fs.ask_now();
         let result = inode
             .fs
             .lacking
@@ -94,7 +95,9 @@ impl<P: Platform> File<P> {
             Ok(()) if mode.contains(FallocateMode::KEEP_SIZE) => {
                 inode.attr_changed(inode.written())
             }
-            Ok(()) => inode.attr_became(inode.written(), |attr| attr.size = attr.size.max(end)),
+            Ok(()) => inode.attr_became(asked, inode.written(), |attr| {
+                attr.size = attr.size.max(end)
+            }),
             Err(_) => inode.attr_changed(Stale::all()),
         }
         result
@@ -146,6 +149,7 @@ impl<P: Platform> File<P> {
             .unflushed
             .store(true, core::sync::atomic::Ordering::Relaxed);
         to.set_unsynced();
+        let asked = to.fs.ask_now();
         let result = match self.copy_on_server(offset, target, target_offset, len) {
             Some(Err(error)) if matches!(error.errno(), Errno::EXDEV | Errno::EOPNOTSUPP) => None,
             result => result,
@@ -153,7 +157,7 @@ impl<P: Platform> File<P> {
         match result {
             Some(Ok(n)) => {
                 let end = target_offset + n;
-                to.attr_became(to.written(), |attr| attr.size = attr.size.max(end));
+                to.attr_became(asked, to.written(), |attr| attr.size = attr.size.max(end));
                 Ok(n)
             }
             Some(Err(error)) => {

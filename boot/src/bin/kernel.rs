@@ -1,22 +1,35 @@
-//! The test kernel.
+//! The test kernel: mounts a virtio-fs share and gives a shell on it, runs
+//! commands, or runs tests.
 #![cfg_attr(panic = "abort", no_std, no_main)]
 
 extern crate alloc;
 
-use alloc::{format, string::String, vec::Vec};
-use core::{fmt::Arguments, time::Duration};
+use alloc::{format, sync::Arc};
 
+use virtio_fs::{
+    conn::Config,
+    fs::{CachePolicy, MountOptions},
+};
 use virtio_fs_boot::{
-    Kernel, Program, clock,
+    Kernel, Program,
     cmdline::Key,
-    cpu, kernel,
-    memory::{PAGE, frames, heap},
-    pci, print, selftest,
-    shell::{self, Command, Context, Shell, words::Output},
+    files::{COMMANDS, Files},
+    kernel, println, selftest,
+    shell::{self, Shell},
+    suite, virtiofs,
 };
 
 kernel!(Program {
     keys: &[
+        Key::any(
+            "tag",
+            "of the share to mount; not needed if there is only one"
+        ),
+        Key {
+            name: "policy",
+            help: "what the driver may cache: none, auto (the default), always, metadata",
+            valid: |word| policy(word).is_some(),
+        },
         Key::any(
             "cmd",
             "\"COMMANDS\" for the shell; the kernel ends with their status"
@@ -25,6 +38,8 @@ kernel!(Program {
             "test",
             "1 runs all tests, a word those whose name contains it"
         ),
+        suite::SEED,
+        suite::ROUNDS,
         Key::any(
             "crash",
             "crashes on purpose: panic, fault, jump, divide, constant or overflow"
@@ -33,112 +48,58 @@ kernel!(Program {
     main: run,
 });
 
+/// What the kernel ends with when there is nothing to mount.
+const NO_MOUNT: u8 = 72;
+
 fn run(kernel: &'static Kernel) -> u8 {
-    if let Some(filter) = kernel.arguments.get("test") {
-        return selftest::run(kernel, selftest::KERNEL, filter);
-    }
     if let Some(how) = kernel.arguments.get("crash") {
         selftest::crash(how);
     }
+    if let Some(filter) = kernel.arguments.get("test") {
+        return suite::run(kernel, filter);
+    }
+    let options = MountOptions {
+        cache: kernel
+            .arguments
+            .get("policy")
+            .and_then(policy)
+            .unwrap_or(CachePolicy::Auto),
+        ..MountOptions::default()
+    };
+    let mounted = match virtiofs::mount(kernel.arguments.get("tag"), Config::default(), options) {
+        Ok(mounted) => Arc::new(mounted),
+        Err(error) => {
+            println!("kernel: {error}");
+            return NO_MOUNT;
+        }
+    };
     let mut shell = Shell::new(COMMANDS);
-    match kernel.arguments.get("cmd") {
-        Some(commands) => shell.run(commands, &mut Bare),
-        None => shell::interact(&mut shell, &mut Bare, |_| "> ".into()),
+    let mut files = Files::new(mounted.clone());
+    let status = match kernel.arguments.get("cmd") {
+        Some(commands) => shell.run(commands, &mut files),
+        None => {
+            println!(
+                "{} is mounted; help lists the commands",
+                mounted.connection.device().tag
+            );
+            shell::interact(&mut shell, &mut files, |files| {
+                format!("{}> ", files.prompt())
+            })
+        }
+    };
+    drop(files);
+    if let Some(mounted) = Arc::into_inner(mounted) {
+        mounted.unmount();
     }
+    status
 }
 
-/// A shell without files.
-struct Bare;
-
-impl Context for Bare {
-    fn print(&mut self, text: Arguments) {
-        print!("{text}");
-    }
-
-    fn complain(&mut self, text: Arguments) {
-        print!("{text}");
-    }
-
-    fn redirect(&mut self, _output: &Output) -> Result<(), String> {
-        Err("no file system is mounted".into())
-    }
-
-    fn restore(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn now(&self) -> Duration {
-        clock::now()
-    }
-
-    fn complete_path(&self, _word: &str) -> Vec<String> {
-        Vec::new()
-    }
+fn policy(word: &str) -> Option<CachePolicy> {
+    Some(match word {
+        "none" => CachePolicy::None,
+        "auto" => CachePolicy::Auto,
+        "always" => CachePolicy::Always,
+        "metadata" => CachePolicy::Metadata,
+        _ => return None,
+    })
 }
-
-/// A command that only shows something.
-struct Show {
-    name: &'static str,
-    help: &'static str,
-    show: fn() -> String,
-}
-
-impl Command<Bare> for Show {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn usage(&self) -> &'static str {
-        ""
-    }
-
-    fn help(&self) -> &'static str {
-        self.help
-    }
-
-    fn run(&self, _args: &[String], context: &mut Bare) -> u8 {
-        context.print(format_args!("{}\n", (self.show)()));
-        shell::command::SUCCESS
-    }
-}
-
-const COMMANDS: &[&dyn Command<Bare>] = &[
-    &Show {
-        name: "cpus",
-        help: "count the CPUs that run",
-        show: || format!("{} of at most {}", cpu::online().count(), cpu::MAX),
-    },
-    &Show {
-        name: "date",
-        help: "show the time of day, in seconds since 1970, and since boot",
-        show: || match clock::realtime() {
-            Some(time) => format!(
-                "{:.3} ({:.3})",
-                time.as_secs_f64(),
-                clock::now().as_secs_f64()
-            ),
-            None => format!("unknown ({:.3})", clock::now().as_secs_f64()),
-        },
-    },
-    &Show {
-        name: "free",
-        help: "show memory",
-        show: || {
-            let free = (frames::available() as u64 * PAGE) >> 10;
-            format!(
-                "{free} KiB free, {} KiB of the heap in use",
-                heap::in_use() >> 10
-            )
-        },
-    },
-    &Show {
-        name: "pci",
-        help: "list PCI functions",
-        show: || {
-            let lines = pci::functions()
-                .into_iter()
-                .map(|(at, info)| format!("{at} {info}"));
-            lines.collect::<Vec<_>>().join("\n")
-        },
-    },
-];

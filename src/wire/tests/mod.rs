@@ -12,6 +12,7 @@ use super::*;
 
 mod create;
 mod dirents;
+mod files;
 mod notify;
 mod random;
 mod replies;
@@ -125,6 +126,13 @@ fn encodes<R: Request>(request: &R, dialect: Dialect, extensions: usize, body: &
         assert_eq!(buf[..len], expected.0, "{request}");
         assert!(buf[len..].iter().all(|&b| b == FILL), "{request}");
     }
+}
+
+/// Checks a request that looks the same in every dialect.
+#[track_caller]
+fn plain<R: Request>(request: &R, body: Bytes) {
+    encodes(request, Dialect::INITIAL, 0, &body);
+    encodes(request, with(InitFlags::all()), 0, &body);
 }
 
 /// Parses `fixed` and `data` bytes of data as the reply to an `R`.

@@ -14,7 +14,7 @@ pub(crate) struct Guest {
     pub(crate) process: Process<HostPlatform>,
     pub(crate) mount: Mount<HostPlatform>,
     pub(crate) conn: Arc<Connection<HostPlatform>>,
-    /// Ends with the test.
+    /// Serves as long as the guest lives.
     _daemon: Daemon,
     pub(crate) share: tempfile::TempDir,
 }
@@ -24,8 +24,7 @@ impl Guest {
         self.share.path().join(name)
     }
 
-    /// Checks that the server counts for each inode what the driver counts, and
-    /// ends the mount.
+    /// Ends the mount and checks that nothing was left behind.
     pub(crate) fn finish(self) {
         drop(self.process);
         self.mount.unmount();

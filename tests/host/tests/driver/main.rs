@@ -2,5 +2,5 @@
 
 mod acl;
 mod common;
-mod device;
 mod files;
+mod tickets;
