@@ -201,10 +201,25 @@ impl<P: Platform> Inode<P> {
     }
 
     pub(super) fn cached_attr(&self, need: Stale) -> Option<Attr> {
-        let cache = self.attr.read();
-        let several = need.contains(Stale::NLINK) && cache.attr.nlink > 1 && !self.is_dir();
-        let unsure = several && cache.version < self.fs.unknown_unlink();
-        (cache.valid(self.fs.now(), need) && !unsure).then_some(cache.attr)
+        let (attr, version) = {
+            let cache = self.attr.read();
+            let valid = cache.valid(self.fs.now(), need);
+            valid.then_some((cache.attr, cache.version))?
+        };
+        let unsure = need.contains(Stale::NLINK)
+            && version < self.fs.unknown_unlink()
+            && !self.is_dir()
+            && (attr.nlink > 1 || !self.is_named());
+        (!unsure).then_some(attr)
+    }
+
+    /// Returns whether a name of the inode is known here, so that its removal
+    /// would be noticed.
+    fn is_named(&self) -> bool {
+        let named = self
+            .place()
+            .and_then(|place| self.fs.dentries.peek(&place.parent, &place.name));
+        named.is_some_and(|inode| core::ptr::eq(&*inode, self))
     }
 
     /// Returns the attributes as the answer to a question brought them, or a later

@@ -2,5 +2,6 @@
 
 mod file;
 mod lock;
+mod names;
 mod notified;
 mod xattr;
