@@ -1,6 +1,6 @@
 //! The end of a kernel that went wrong: exceptions and panics. Prints what
 //! happened, where, and how it got there, then leaves with
-//! [`exit::CRASHED`](crate::exit::CRASHED).
+//! [`exit::CRASHED`].
 
 #[cfg(panic = "abort")]
 use core::panic::PanicInfo;

@@ -329,7 +329,8 @@ impl Device {
 
     /// Number of requests that the device owns.
     pub(crate) fn in_flight(&self) -> usize {
-        self.queues.iter().flatten().map(Queue::in_flight).sum()
+        let of = |queue: &Queue| queue.in_flight() + usize::from(queue.available(&self.memory));
+        self.queues.iter().flatten().map(of).sum()
     }
 
     /// Describes what hangs, for a test that waits for ever.
