@@ -11,7 +11,7 @@ use core::time::Duration;
 use bitflags::bitflags;
 pub use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
-use crate::device::Transport;
+use crate::device::{SharedMemory, Transport, window::WindowMemory};
 
 /// The kernel around the driver.
 ///
@@ -80,6 +80,15 @@ pub trait Platform: Send + Sync + 'static {
     /// Returns the number of the calling CPU: a hint for choosing a queue.
     fn cpu(&self) -> usize {
         0
+    }
+
+    /// Maps the device's DAX window, for good, write-back cached as memory is.
+    /// Called once, before a connection is opened, outside of interrupts.
+    ///
+    /// The default maps nothing: file data then go by READ and WRITE.
+    fn map_window(&self, region: SharedMemory) -> Option<WindowMemory> {
+        let _ = region;
+        None
     }
 
     /// Says on whose behalf the current call is made.

@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use virtio_drivers::device::common::Feature;
 
-use super::config::{Attach, Config};
+use super::config::{Attach, Config, DaxMode};
 use super::forget::Forgets;
 use super::init;
 use super::pool::{Class, Pool};
@@ -21,6 +21,7 @@ use crate::device::config::{ConfigError, FsConfig};
 use crate::device::dma::OutOfDma;
 use crate::device::ring::RingFeatures;
 use crate::device::transport::{DeviceStatus, Transport, TransportError};
+use crate::device::window::Window;
 use crate::error::Error;
 use crate::platform::Platform;
 use crate::sync::{SpinLock, SpinRwLock};
@@ -31,6 +32,8 @@ pub(super) const HIPRIO: u16 = 0;
 /// The first queue for requests. It is 1 while VIRTIO_FS_F_NOTIFICATION, bit 0,
 /// is not accepted.
 const FIRST_REQUEST_QUEUE: u16 = 1;
+/// The shared memory region that is the DAX window (5.11.4).
+const WINDOW: u8 = 0;
 /// The smallest queue that carries a request without indirect descriptors:
 /// arguments, reply, two pieces of data.
 const MIN_QUEUE_SIZE: u16 = 4;
@@ -259,11 +262,17 @@ impl<P: Platform> Connection<P> {
             let vector = vector_of(queue.index(), config.vectors);
             transport.set_queue(queue.index(), &queue.with_ring(|ring| ring.layout(vector)))?;
         }
+        let window = match config.dax {
+            DaxMode::Never => None,
+            _ => transport.shared_memory(WINDOW),
+        };
+        let window = window.and_then(|region| platform.map_window(region));
         Ok(Self {
             platform,
             transport,
             config,
             device,
+            window: window.map(Window::new),
             state: StateCell::new(),
             limits: SpinRwLock::new(init::before()),
             counters: Counters::default(),
@@ -301,10 +310,14 @@ impl<P: Platform> Connection<P> {
                     .park(Some(self.now() + Duration::from_millis(1)));
             }
         }
+        // DESTROY takes the mappings away.
+        self.empty_window();
         if !self.device_failed() {
             // Its outcome changes nothing.
             if let Err(error) = self.call(&Destroy, Data::None, Class::Session) {
                 log::warn!("virtio-fs: {}: DESTROY: {error}", self.device.tag);
+            } else if let Some(window) = &self.window {
+                window.take_used();
             }
         }
         self.stop_device();

@@ -13,7 +13,9 @@ use crate::conn::Class;
 use crate::device::Data;
 use crate::errno::Errno;
 use crate::error::{Error, Result};
+use crate::dax::Stream;
 use crate::platform::Platform;
+use crate::sync::SpinLock;
 use crate::wire::{
     FileHandle, FileType, Flush, FopenFlags, Fsync, FsyncFlags, InitFlags, LockOwner, Opcode, Open,
     OpenFlags,
@@ -32,6 +34,8 @@ pub struct File<P: Platform> {
     pub(super) unflushed: AtomicBool,
     /// Locks were taken through it.
     pub(super) locked: AtomicBool,
+    /// Where it was read and written last, to see a sequence.
+    pub(super) stream: SpinLock<Stream>,
 }
 
 /// How much [`File::sync`] makes durable.
@@ -94,18 +98,22 @@ impl<P: Platform> Inode<P> {
         if truncate {
             self.clear_set_ids()?;
         }
-        let handle = self.open_handle(sent)?;
-        if truncate {
-            if atomic {
-                self.truncated(0);
-            } else {
-                let changes = Changes {
-                    size: Some(0),
-                    ..Changes::default()
-                };
-                self.set_attr(&changes, Some((handle.fh, LockOwner(0))))?;
-                self.truncated(0);
-            }
+        self.fs.settle_window();
+        let handle = if truncate && atomic {
+            let _layout = self.break_layout(0)?;
+            let handle = self.open_handle(sent)?;
+            self.truncated(0);
+            handle
+        } else {
+            self.open_handle(sent)?
+        };
+        if truncate && !atomic {
+            let changes = Changes {
+                size: Some(0),
+                ..Changes::default()
+            };
+            self.set_unsynced();
+            self.set_attr(&changes, Some((handle.fh, LockOwner(0))))?;
         }
         if shares && shareable(flags) && !handle.fopen.contains(FopenFlags::DIRECT_IO) {
             self.with_extra(|extra| extra.handles.put(&handle));
@@ -150,7 +158,8 @@ impl<P: Platform> Inode<P> {
         }
     }
 
-    /// Notes that the file was cut or extended to `size`.
+    /// Notes that the file was cut or extended to `size`. To be called while nobody
+    /// else can change it.
     pub(super) fn truncated(&self, size: u64) {
         self.set_unsynced();
         self.attr_became(Stale::WRITTEN, |attr| attr.size = size);
@@ -164,6 +173,7 @@ impl<P: Platform> File<P> {
             flags,
             unflushed: AtomicBool::new(false),
             locked: AtomicBool::new(false),
+            stream: SpinLock::default(),
         })
     }
 

@@ -39,14 +39,15 @@ impl<P: Platform> File<P> {
             return Err(Error::caller(Errno::EINVAL));
         }
         let total: usize = bufs.iter().map(|b| b.len()).sum();
+        let layout = inode.share_layout()?;
         let mut room = total.min((SIZE_MAX - offset) as usize);
         if let Some(size) = self.known_size() {
             room = room.min(size.saturating_sub(offset) as usize);
         }
-        let result = for_each_chunk(self, room, bufs, |at, chunk| {
-            let len = chunk.iter().map(|b| b.len()).sum();
-            self.read_chunk(offset + at as u64, chunk, len)
-        });
+        let result = match layout {
+            Some(_) => self.read_window(offset, bufs, room),
+            None => self.read_by_request(offset, bufs, room),
+        };
         if let Ok(n) = result {
             if n > 0 {
                 inode.read_happened();
@@ -56,6 +57,19 @@ impl<P: Platform> File<P> {
             }
         }
         result
+    }
+
+    /// Reads by READ requests.
+    pub(super) fn read_by_request(
+        &self,
+        offset: u64,
+        bufs: &mut [&mut [u8]],
+        room: usize,
+    ) -> Result<usize> {
+        for_each_chunk(self, room, bufs, |at, chunk| {
+            let len = chunk.iter().map(|b| b.len()).sum();
+            self.read_chunk(offset + at as u64, chunk, len)
+        })
     }
 
     /// The size, where it is known well enough to tell the end of the file
@@ -126,6 +140,7 @@ impl<P: Platform> File<P> {
             return Err(Error::caller(Errno::EFBIG));
         }
         inode.clear_set_ids()?;
+        let _layout = inode.share_layout()?;
         let append = self.handle.flags.contains(OpenFlags::APPEND);
         let start = if append {
             inode.fresh_attr(Stale::SIZE, self.fh())?.size
@@ -135,9 +150,10 @@ impl<P: Platform> File<P> {
         let room = total.min((SIZE_MAX - start) as usize);
         self.unflushed.store(true, Relaxed);
         inode.set_unsynced();
-        let result = for_each_chunk_out(self, room, bufs, |at, chunk, len| {
-            self.write_chunk(start + at as u64, chunk, len)
-        });
+        let result = match self.window_size(start + room as u64)? {
+            Some(size) => self.write_window(start, bufs, room, size),
+            None => self.write_by_request(start, bufs, room),
+        };
         match result {
             Ok(n) => {
                 let end = start + n as u64;
@@ -145,6 +161,24 @@ impl<P: Platform> File<P> {
             }
             // Some of it may be there.
             Err(_) => inode.attr_changed(Stale::all()),
+        }
+        result
+    }
+
+    /// Writes by WRITE requests.
+    pub(super) fn write_by_request(
+        &self,
+        offset: u64,
+        bufs: &[&[u8]],
+        room: usize,
+    ) -> Result<usize> {
+        let result = for_each_chunk_out(self, room, bufs, |at, chunk, len| {
+            self.write_chunk(offset + at as u64, chunk, len)
+        });
+        if let Some(owner) = &self.inode().owner
+            && result.is_ok()
+        {
+            owner.set_bare(true);
         }
         result
     }

@@ -31,6 +31,7 @@
 
 mod attr;
 mod create;
+mod dax;
 mod dentry;
 mod description;
 mod dir;

@@ -68,6 +68,9 @@ impl<P: Platform> Mount<P> {
     /// errors from now on. Blocks, but not for longer than the deadlines allow.
     pub fn unmount(self) {
         self.fs.shrink(usize::MAX);
+        if let Some(dax) = &self.fs.dax {
+            dax.shut_down(&self.fs.conn);
+        }
         self.fs.conn.close();
     }
 }

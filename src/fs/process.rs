@@ -401,11 +401,7 @@ impl<P: Platform> Process<P> {
     /// Those of the calls named.
     pub fn set(&self, at: At, path: &[u8], symlinks: Symlinks, changes: &Changes) -> Result<()> {
         self.with_inode(at, path, symlinks, |inode| {
-            inode.set_metadata(changes)?;
-            if let Some(size) = changes.size {
-                inode.truncated(size);
-            }
-            Ok(())
+            inode.set_metadata(changes).map(drop)
         })
     }
 

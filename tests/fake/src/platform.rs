@@ -5,6 +5,8 @@ use core::time::Duration;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use virtio_fs::device::SharedMemory;
+use virtio_fs::device::window::WindowMemory;
 use virtio_fs::platform::{Caller, Platform, Signal};
 
 use crate::hal::FakeHal;
@@ -266,6 +268,15 @@ impl Platform for FakePlatform {
 
     fn can_sleep(&self) -> bool {
         self.inner.can_sleep
+    }
+
+    fn map_window(&self, region: SharedMemory) -> Option<WindowMemory> {
+        let memory = &self.inner.shared.memory;
+        let base = memory.mmio(region.addr, usize::try_from(region.len).ok()?)?;
+        // SAFETY: the range is reserved for the window's mappings alone for as long
+        // as the fake lives, which a test keeps longer than the driver; nothing
+        // refers to bytes in it.
+        Some(unsafe { WindowMemory::new(base, region.len) })
     }
 
     fn signal(&self) -> Signal {

@@ -1,5 +1,6 @@
-//! The whole driver against real virtiofsd.
+//! The whole driver against real daemons.
 
 mod common;
+mod dax;
 mod files;
 mod tickets;

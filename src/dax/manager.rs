@@ -1,0 +1,581 @@
+//! The pool joined with a server: who sends what the pool's tokens stand for.
+//!
+//! One short spin lock around each call of the pool; requests go out with it
+//! released. Ranges are taken in the order of S4-M10: a free one, then an idle
+//! one that the policy gives up, and for a copy nothing is waited for: READ and
+//! WRITE do as well. A mapping that fails is therefore never an error of the
+//! caller's.
+//!
+//! # Locks
+//!
+//! An owner's [`layout`](Owner::layout) is taken before anything here, and held
+//! across requests: shared by accesses, alone by truncation. The pool's lock is a
+//! spin lock inside it. Pins last as long as a copy. To take a range from another
+//! file its layout is not needed: an idle range that has begun to be unmapped
+//! cannot be pinned any more, and who finds it so goes by READ or WRITE.
+//!
+//! # What becomes of failures
+//!
+//! | answer to SETUPMAPPING | then |
+//! |---|---|
+//! | ENOSYS | no DAX for the rest of the session |
+//! | no room (ENOMEM, ENOSPC, …) | no more ranges than live now; one is evicted instead |
+//! | another error | READ and WRITE; after four in a row for good with this file |
+//! | none, or nonsense | the range is retired until repaired |
+//!
+//! A failed REMOVEMAPPING retires all its ranges. See `mend` for the way back.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU64};
+use core::time::Duration;
+
+use super::geometry::{Chunk, Geometry, InodeKey, RangeId, Rights};
+use super::hold::Hold;
+use super::owner::Owner;
+use super::policy::{Access, Costs, Kind};
+use super::pool::{Pool, Step};
+use super::range::{MapToken, Pin, RangeState, RemapError, UnmapToken};
+use super::reclaim::Reclaim;
+use super::totals::Totals;
+use super::window::Window;
+use crate::conn::{Class, Connection, DaxMode};
+use crate::device::Data;
+use crate::errno::Errno;
+use crate::error::{Error, Origin, Result};
+use crate::platform::Platform;
+use crate::sync::{SpinLock, WaitEnd, WaitQueue};
+use crate::wire::{FileHandle, Mapping, MappingFlags, NodeId, Removemapping, Setupmapping};
+
+/// The window of a mount: what is mapped, and how to change it.
+pub struct Dax<P: Platform> {
+    pub(super) state: SpinLock<State>,
+    geometry: Geometry,
+    /// For who waits until a range is no longer pinned or busy.
+    pub(super) changed: WaitQueue<P>,
+    /// Nothing is mapped any more: the server cannot, or the mount is ending.
+    off: AtomicBool,
+    next_key: AtomicU64,
+    /// Owners whose inodes are gone and that have ranges yet.
+    pub(super) orphans: SpinLock<Option<Box<Owner<P>>>>,
+}
+
+/// What the spin lock guards.
+pub(super) struct State {
+    pub(super) pool: Pool<Reclaim>,
+    /// Node ids of the files that the ranges show.
+    pub(super) nodes: Vec<NodeId>,
+    /// A range of unknown state that could not be unmapped: next comes an attempt
+    /// to map over it.
+    pub(super) over: Option<RangeId>,
+    /// Where to look for the next range to repair, when, and how long to wait
+    /// after that.
+    pub(super) mend_from: usize,
+    pub(super) mend_at: Duration,
+    pub(super) mend_pause: Duration,
+}
+
+/// What an access wants of a file: some bytes of one chunk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    /// First byte in the file.
+    pub(crate) offset: u64,
+    /// Length; the bytes lie in one chunk and are mappable.
+    pub(crate) len: u32,
+    /// The file's size.
+    pub(crate) size: u64,
+    /// What is needed now.
+    pub(crate) need: Rights,
+    /// What a mapping made for it should allow.
+    pub(crate) want: Rights,
+    /// What for.
+    pub(crate) kind: Kind,
+    /// Bytes moved in sequence before.
+    pub(crate) run: u64,
+}
+
+/// What became of a request about mappings.
+#[derive(Debug)]
+pub(super) enum Fate {
+    /// It was done.
+    Done,
+    /// It was not: the server said so, or it was never sent.
+    Refused(Error),
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Fate {
+    pub(super) fn of(result: Result<()>) -> Self {
+        let Err(error) = result else {
+            return Self::Done;
+        };
+        match error.origin() {
+            Origin::Server | Origin::Connection | Origin::Caller => Self::Refused(error),
+            Origin::Platform if error.errno() == Errno::ENOMEM => Self::Refused(error),
+            Origin::Platform | Origin::Protocol | Origin::Device => Self::Unknown,
+        }
+    }
+}
+
+/// Errors that say that there is no room for one more mapping.
+const NO_ROOM: [Errno; 5] = [
+    Errno::ENOMEM,
+    Errno::ENOSPC,
+    Errno::EMFILE,
+    Errno::ENFILE,
+    Errno::EAGAIN,
+];
+/// Steps towards one mapping; each sends a request.
+const MAX_STEPS: usize = 4;
+/// Ranges that one REMOVEMAPPING names at most.
+const BATCH: usize = 64;
+
+impl<P: Platform> Dax<P> {
+    /// Makes the books for the window of `conn`. `None` where there is none to be
+    /// used, or none that holds a range of the server's alignment.
+    pub(crate) fn new(conn: &Connection<P>) -> Option<Self> {
+        if conn.dax_mode() == DaxMode::Never {
+            return None;
+        }
+        let (len, alignment) = (conn.window()?.len(), conn.limits().map_alignment);
+        let geometry = Geometry::new(len, alignment.trailing_zeros() as u16)
+            .inspect_err(|error| log::warn!("virtio-fs: no DAX in {len} bytes: {error:?}"))
+            .ok()?;
+        let count = geometry.count();
+        log::info!(
+            "virtio-fs: {}: DAX window of {count} ranges of {} KiB",
+            conn.device().tag,
+            geometry.range_size() / 1024
+        );
+        let pool = Pool::new(
+            Window::new(geometry),
+            Reclaim::new(count, Costs::MEASURED),
+        );
+        Some(Self {
+            state: SpinLock::new(State {
+                pool,
+                nodes: alloc::vec![NodeId::ROOT; count],
+                over: None,
+                mend_from: 0,
+                mend_at: Duration::ZERO,
+                mend_pause: super::mend::FIRST_PAUSE,
+            }),
+            geometry,
+            changed: WaitQueue::new(),
+            off: AtomicBool::new(false),
+            next_key: AtomicU64::new(1),
+            orphans: SpinLock::new(None),
+        })
+    }
+
+    /// Registers a file.
+    pub(crate) fn owner(&self, node: NodeId) -> Owner<P> {
+        Owner::new(InodeKey(self.next_key.fetch_add(1, Relaxed)), node)
+    }
+
+    /// Returns the cut of the window.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Returns how many ranges are in which state.
+    pub fn totals(&self) -> Totals {
+        self.state.lock().pool.window().totals()
+    }
+
+    /// Returns whether anything is mapped for an access.
+    pub(crate) fn is_on(&self) -> bool {
+        !self.off.load(Relaxed)
+    }
+
+    /// Finds the bytes of `wish` in the window, mapping them if that pays. `None`
+    /// sends the caller to READ and WRITE. Blocks if it maps.
+    ///
+    /// The caller shares the owner's layout.
+    pub(crate) fn find<'a>(
+        &'a self,
+        conn: &'a Connection<P>,
+        owner: &Owner<P>,
+        wish: &Wish,
+    ) -> Option<Hold<'a, P>> {
+        let window = conn.window()?;
+        if !self.is_on() {
+            return None;
+        }
+        let (chunk, at) = self.geometry.locate(wish.offset);
+        let access = Access {
+            inode: owner.key,
+            chunk,
+            at,
+            len: wish.len,
+            chunk_len: self.geometry.mappable(chunk, wish.size),
+            kind: wish.kind,
+            run: wish.run,
+        };
+        let pin = self.obtain(conn, owner, &access, wish);
+        // From here on the hold gives it back.
+        let hold = Hold::new(self, conn.platform(), pin?, window.enter());
+        hold.is_open().then_some(hold)
+    }
+
+    fn obtain(
+        &self,
+        conn: &Connection<P>,
+        owner: &Owner<P>,
+        access: &Access,
+        wish: &Wish,
+    ) -> Option<Pin> {
+        let mut rights = wish.need;
+        let mut step = {
+            let pool = &mut self.state.lock().pool;
+            if pool.window().find(access.inode, access.chunk).is_none() {
+                if !owner.is_mappable() {
+                    return None;
+                }
+                rights = wish.want.max(wish.need);
+            }
+            pool.access(access, rights)
+        };
+        if let Step::Use(pin) = step {
+            conn.counters().dax_hits.add(1);
+            return Some(pin);
+        }
+        for _ in 0..MAX_STEPS {
+            step = match step {
+                Step::Use(pin) => return Some(pin),
+                Step::Request | Step::Wait => return None,
+                Step::Map(token) => match self.map(conn, owner, token) {
+                    Ok(token) => {
+                        let pin = self.state.lock().pool.commit_map(token, access);
+                        self.changed.wake_all(conn.platform());
+                        return pin.ok();
+                    }
+                    Err(Next::Again) => self.state.lock().pool.claim(access, rights),
+                    Err(Next::Without) => return None,
+                },
+                Step::Evict(token) => {
+                    conn.counters().dax_reclaims.add(1);
+                    self.unmap(conn, &mut alloc::vec![token]);
+                    self.state.lock().pool.claim(access, rights)
+                }
+                Step::Remap(token) => self.remap(conn, token, access, wish)?,
+            };
+        }
+        self.give_up(conn, step);
+        None
+    }
+
+    /// Takes back a step that is not gone any further.
+    fn give_up(&self, conn: &Connection<P>, step: Step) {
+        let pool = &mut self.state.lock().pool;
+        // A stale token changes nothing, and nothing is what is wanted.
+        match step {
+            Step::Use(pin) => {
+                pool.window_mut().unpin(pin);
+            }
+            Step::Map(token) => {
+                let _ = pool.window_mut().abort_map(token);
+            }
+            Step::Evict(token) | Step::Remap(token) => {
+                let _ = pool.cancel_unmap(token);
+            }
+            Step::Request | Step::Wait => return,
+        }
+        self.changed.wake_all(conn.platform());
+    }
+
+    /// Sends SETUPMAPPING. Gives the token back if it was done; otherwise it is
+    /// settled.
+    fn map(
+        &self,
+        conn: &Connection<P>,
+        owner: &Owner<P>,
+        token: MapToken,
+    ) -> Result<MapToken, Next> {
+        let token = self.start_map(token, owner).ok_or(Next::Without)?;
+        let ask = token.request();
+        let mut flags = MappingFlags::READ;
+        flags.set(MappingFlags::WRITE, ask.rights == Rights::Writable);
+        let request = Setupmapping {
+            node: owner.node,
+            fh: FileHandle::NONE,
+            file_offset: ask.file_offset,
+            len: ask.len.into(),
+            flags,
+            window_offset: ask.window_offset,
+        };
+        if let Some(window) = conn.window() {
+            window.mark_used();
+        }
+        match Fate::of(conn.call(&request, Data::None, Class::Forced)) {
+            Fate::Done => {
+                // QEMU acknowledges a mapping before it has committed the change
+                // of its memory; a register that it emulates makes it do so first.
+                conn.touch_device();
+                conn.counters().dax_maps.add(1);
+                self.proved(conn, &token);
+                owner.mapped();
+                Ok(token)
+            }
+            Fate::Refused(error) => Err(self.refused(conn, owner, token, error)),
+            Fate::Unknown => {
+                log::warn!("virtio-fs: {request}: outcome unknown");
+                conn.counters().dax_lost.add(1);
+                let _ = self.state.lock().pool.window_mut().lose_map(token);
+                self.changed.wake_all(conn.platform());
+                Err(Next::Without)
+            }
+        }
+    }
+
+    /// Notes the owner, and uses the mapping to prove the state of a range that
+    /// could not be unmapped, if it is as long as that.
+    fn start_map(&self, token: MapToken, owner: &Owner<P>) -> Option<MapToken> {
+        let state = &mut *self.state.lock();
+        let token = match state.over {
+            Some(over) => super::mend::map_over(state, over, token)?,
+            None => token,
+        };
+        state.nodes[token.range().index()] = owner.node;
+        Some(token)
+    }
+
+    /// Notes a mapping that was made, which may have proved the state of its range.
+    fn proved(&self, conn: &Connection<P>, token: &MapToken) {
+        let state = &mut *self.state.lock();
+        if state.over == Some(token.range()) {
+            state.over = None;
+            conn.counters().dax_repairs.add(1);
+        }
+    }
+
+    fn refused(
+        &self,
+        conn: &Connection<P>,
+        owner: &Owner<P>,
+        token: MapToken,
+        error: Error,
+    ) -> Next {
+        conn.counters().dax_refusals.add(1);
+        let next = {
+            let state = &mut *self.state.lock();
+            let range = token.range();
+            let was_over = matches!(
+                state.pool.window().state(range),
+                Some(RangeState::Mapping { over: Some(_), .. })
+            );
+            let _ = state.pool.window_mut().abort_map(token);
+            let window = state.pool.window_mut();
+            let live = window.geometry().count() - window.totals().free;
+            if was_over {
+                state.over = None;
+                Next::Again
+            } else if error.is_nosys() {
+                log::info!("virtio-fs: server maps no files: no DAX");
+                self.off.store(true, Relaxed);
+                Next::Without
+            } else if NO_ROOM.contains(&error.errno()) && live > 0 {
+                if live < window.live_limit() {
+                    log::info!("virtio-fs: no more than {live} ranges can be mapped at once");
+                    window.limit_live(live);
+                }
+                Next::Again
+            } else {
+                log::debug!("virtio-fs: node {} is not mapped: {error}", owner.node);
+                owner.refused();
+                Next::Without
+            }
+        };
+        self.changed.wake_all(conn.platform());
+        next
+    }
+
+    /// Unmaps a range that is too short or read-only, and begins to map it again.
+    fn remap(
+        &self,
+        conn: &Connection<P>,
+        token: UnmapToken,
+        access: &Access,
+        wish: &Wish,
+    ) -> Option<Step> {
+        let mapping = token.mapping();
+        let fate = self.remove(conn, core::slice::from_ref(&token));
+        let step = {
+            let pool = &mut self.state.lock().pool;
+            match fate {
+                Fate::Done => {
+                    let rights = wish.want.max(wish.need).max(mapping.rights);
+                    match pool.remap(token, access.chunk_len, rights) {
+                        Ok(token) => Some(Step::Map(token)),
+                        Err(RemapError::Length(token)) => {
+                            let _ = pool.window_mut().commit_unmap(token);
+                            None
+                        }
+                        Err(RemapError::Stale) => None,
+                    }
+                }
+                Fate::Refused(_) | Fate::Unknown => {
+                    conn.counters().dax_lost.add(1);
+                    let _ = pool.window_mut().lose_unmap(token);
+                    None
+                }
+            }
+        };
+        self.changed.wake_all(conn.platform());
+        step
+    }
+
+    /// Sends REMOVEMAPPING for `tokens`, which show files of one node or several:
+    /// the header names the first, the entries say all.
+    fn remove(&self, conn: &Connection<P>, tokens: &[UnmapToken]) -> Fate {
+        let Some(first) = tokens.first() else {
+            return Fate::Done;
+        };
+        let node = self.state.lock().nodes[first.range().index()];
+        let mut entries = [const {
+            Mapping {
+                window_offset: 0,
+                len: 0,
+            }
+        }; BATCH];
+        let entries = &mut entries[..tokens.len()];
+        for (entry, token) in entries.iter_mut().zip(tokens) {
+            let ask = token.request();
+            *entry = Mapping {
+                window_offset: ask.window_offset,
+                len: ask.len.into(),
+            };
+        }
+        let (request, _) = Removemapping::split(node, entries);
+        let fate = Fate::of(conn.call(&request, Data::None, Class::Forced));
+        match &fate {
+            Fate::Done => conn.counters().dax_unmaps.add(tokens.len() as u64),
+            other => log::warn!("virtio-fs: {request}: {other:?}"),
+        }
+        fate
+    }
+
+    /// Unmaps what `tokens` stand for, at most [`BATCH`] of them. Blocks.
+    pub(super) fn unmap(&self, conn: &Connection<P>, tokens: &mut Vec<UnmapToken>) {
+        let fate = self.remove(conn, tokens);
+        {
+            let state = &mut *self.state.lock();
+            let window = state.pool.window_mut();
+            for token in tokens.drain(..) {
+                // Stale only after a reset, when nothing is mapped.
+                let _ = match fate {
+                    Fate::Done => window.commit_unmap(token),
+                    Fate::Refused(_) | Fate::Unknown => {
+                        conn.counters().dax_lost.add(1);
+                        window.lose_unmap(token)
+                    }
+                };
+            }
+        }
+        self.changed.wake_all(conn.platform());
+    }
+
+    /// Unmaps everything of `owner` that reaches beyond byte `end` of the file.
+    /// Waits until nobody holds it. Blocks.
+    ///
+    /// The caller has the owner's layout alone, or is the last to know the owner.
+    ///
+    /// # Errors
+    ///
+    /// EINTR if the caller is killed meanwhile.
+    pub(crate) fn clear(&self, conn: &Connection<P>, owner: &Owner<P>, end: u64) -> Result<()> {
+        self.clear_key(conn, owner.key, end)
+    }
+
+    fn clear_key(&self, conn: &Connection<P>, key: InodeKey, end: u64) -> Result<()> {
+        let (from, _) = self.geometry.locate(end);
+        let mut tokens = Vec::new();
+        loop {
+            let busy = self.collect(key, from, end, &mut tokens);
+            if !tokens.is_empty() {
+                self.unmap(conn, &mut tokens);
+            } else if !busy {
+                return Ok(());
+            } else {
+                let ready = || {
+                    let busy = self.collect(key, from, end, &mut tokens);
+                    (!busy || !tokens.is_empty()).then_some(())
+                };
+                let end = self.changed.wait(conn.platform(), None, ready);
+                if !matches!(end, WaitEnd::Ready(())) {
+                    return Err(Error::new(Errno::EINTR, Origin::Platform));
+                }
+                if !tokens.is_empty() {
+                    self.unmap(conn, &mut tokens);
+                }
+            }
+        }
+    }
+
+    /// Begins to unmap what is idle, up to a batch, and returns whether there is
+    /// something that is not.
+    fn collect(
+        &self,
+        key: InodeKey,
+        from: Chunk,
+        end: u64,
+        tokens: &mut Vec<UnmapToken>,
+    ) -> bool {
+        let pool = &mut self.state.lock().pool;
+        let mut busy = false;
+        let mut next = from;
+        while tokens.len() < BATCH {
+            let Some((chunk, range)) = pool.window().of_inode(key, next).next() else {
+                break;
+            };
+            next = Chunk(chunk.0 + 1);
+            let begin = self.geometry.file_offset(chunk).unwrap_or(u64::MAX);
+            let reaches = match pool.window().state(range) {
+                Some(RangeState::Mapped(mapping) | RangeState::Unmapping(mapping)) => {
+                    begin.saturating_add(mapping.len.into()) > end
+                }
+                _ => true,
+            };
+            if reaches {
+                match pool.begin_unmap(range) {
+                    Some(token) => tokens.push(token),
+                    None => busy = true,
+                }
+            }
+        }
+        busy
+    }
+
+    /// Maps nothing any more and unmaps everything there is. Blocks; for the end
+    /// of a mount.
+    pub(crate) fn shut_down(&self, conn: &Connection<P>) {
+        self.off.store(true, Relaxed);
+        self.settle_orphans(conn);
+        let mut tokens = Vec::new();
+        loop {
+            {
+                let pool = &mut self.state.lock().pool;
+                for range in self.geometry.ranges() {
+                    if tokens.len() == BATCH {
+                        break;
+                    }
+                    tokens.extend(pool.begin_unmap(range));
+                }
+            }
+            if tokens.is_empty() {
+                return;
+            }
+            self.unmap(conn, &mut tokens);
+        }
+    }
+}
+
+/// What to do after a mapping that was not made.
+enum Next {
+    /// Try with another range.
+    Again,
+    /// Go by READ or WRITE.
+    Without,
+}
