@@ -135,7 +135,7 @@ const BATCH: usize = 64;
 impl<P: Platform> Dax<P> {
     /// Makes the books for the window of `conn`. `None` where there is none to be
     /// used, or none that holds a range of the server's alignment.
-    pub(crate) fn new(conn: &Connection<P>) -> Option<Self> {
+    pub(crate) fn new(conn: &Connection<P>, costs: Costs) -> Option<Self> {
         if conn.dax_mode() == DaxMode::Never {
             return None;
         }
@@ -151,7 +151,7 @@ impl<P: Platform> Dax<P> {
         );
         let pool = Pool::new(
             Window::new(geometry),
-            Reclaim::new(count, Costs::MEASURED),
+            Reclaim::new(count, costs),
         );
         Some(Self {
             state: SpinLock::new(State {

@@ -50,7 +50,7 @@ impl<P: Platform> FileSystem<P> {
             dentries: DentryCache::new(options.max_dentries, seed),
             inodes: InodeTable::new(seed ^ 0x5bd1_e995),
             next_device: AtomicU64::new(options.device + 1),
-            dax: Dax::new(&conn),
+            dax: Dax::new(&conn, options.dax_costs),
             conn,
             options,
             lacking: Lacking::default(),

@@ -52,13 +52,13 @@ pub fn guest_with(arguments: &[&str], options: MountOptions) -> Guest {
 }
 
 /// A guest of the project's own daemon, with a window of so many MiB.
-pub fn guest_of_daxd(window: u64, config: Config) -> Guest {
+pub fn guest_of_daxd(window: u64, config: Config, options: MountOptions) -> Guest {
     let share = tempfile::tempdir().unwrap();
     let daemon = DaemonConfig::daxd(share.path())
         .arguments(["--window", &format!("{window}M"), "--queues", "2"])
         .start()
         .expect("daxd starts");
-    connect(share, daemon, config, MountOptions::default())
+    connect(share, daemon, config, options)
 }
 
 fn connect(
