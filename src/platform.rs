@@ -83,7 +83,8 @@ pub trait Platform: Send + Sync + 'static {
     }
 
     /// Maps the device's DAX window, for good, write-back cached as memory is.
-    /// Called once, before a connection is opened, outside of interrupts.
+    /// Called by [`Connection::open`](crate::conn::Connection::open), each time
+    /// that a device is opened; the same mapping may serve each time.
     ///
     /// The default maps nothing: file data then go by READ and WRITE.
     fn map_window(&self, region: SharedMemory) -> Option<WindowMemory> {
