@@ -21,7 +21,7 @@
 //! | ENOSYS | no DAX for the rest of the session |
 //! | no room (ENOMEM, ENOSPC, …) | no more ranges than live now; one is evicted instead |
 //! | another error | READ and WRITE; after four in a row for good with this file |
-//! | none, or nonsense | the range is retired until repaired |
+//! | EEXIST, none, or nonsense | the range is retired until repaired |
 //!
 //! A failed REMOVEMAPPING retires all its ranges. See `mend` for the way back.
 
@@ -112,6 +112,8 @@ impl Fate {
             return Self::Done;
         };
         match error.origin() {
+            // An answer to our INTERRUPT: it may have come late.
+            _ if error.errno() == Errno::EINTR => Self::Unknown,
             Origin::Server | Origin::Connection | Origin::Caller => Self::Refused(error),
             Origin::Platform if error.errno() == Errno::ENOMEM => Self::Refused(error),
             Origin::Platform | Origin::Protocol | Origin::Device => Self::Unknown,
@@ -242,6 +244,8 @@ impl<P: Platform> Dax<P> {
             conn.counters().dax_hits.add(1);
             return Some(pin);
         }
+        // Where no worker does it.
+        self.mend(conn);
         for _ in 0..MAX_STEPS {
             step = match step {
                 Step::Use(pin) => return Some(pin),
@@ -309,7 +313,12 @@ impl<P: Platform> Dax<P> {
         if let Some(window) = conn.window() {
             window.mark_used();
         }
-        match Fate::of(conn.call(&request, Data::None, Class::Forced)) {
+        let fate = match Fate::of(conn.call(&request, Data::None, Class::Forced)) {
+            // Something is there that the books know nothing of.
+            Fate::Refused(error) if error.errno() == Errno::EEXIST => Fate::Unknown,
+            fate => fate,
+        };
+        match fate {
             Fate::Done => {
                 // QEMU acknowledges a mapping before it has committed the change
                 // of its memory; a register that it emulates makes it do so first.
