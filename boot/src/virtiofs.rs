@@ -112,6 +112,11 @@ impl Device {
         &self.config.tag
     }
 
+    /// Returns its registers.
+    pub fn transport(&self) -> &PciTransport {
+        &self.transport
+    }
+
     /// Opens a session over the device and mounts its root.
     ///
     /// # Errors
