@@ -70,8 +70,11 @@ impl<P: Platform> Drop for Hold<'_, P> {
         // Out of the window before the range may go.
         self.inside = None;
         if let Some(pin) = self.pin.take() {
-            let left = self.dax.state.lock().pool.window_mut().unpin(pin);
-            if left == 0 {
+            let awaited = {
+                let state = &mut *self.dax.state.lock();
+                state.pool.window_mut().unpin(pin) == 0 && state.waiting > 0
+            };
+            if awaited {
                 self.dax.changed.wake_all(self.platform);
             }
         }

@@ -64,6 +64,9 @@ pub struct Dax<P: Platform> {
 /// What the spin lock guards.
 pub(super) struct State {
     pub(super) pool: Pool<Reclaim>,
+    /// Threads that wait for a range. Looked at with the change that they may be
+    /// waiting for, under the same lock.
+    pub(super) waiting: usize,
     /// Node ids of the files that the ranges show.
     pub(super) nodes: Vec<NodeId>,
     /// A range of unknown state that could not be unmapped: next comes an attempt
@@ -158,6 +161,7 @@ impl<P: Platform> Dax<P> {
         Some(Self {
             state: SpinLock::new(State {
                 pool,
+                waiting: 0,
                 nodes: alloc::vec![NodeId::ROOT; count],
                 over: None,
                 mend_from: 0,
@@ -512,7 +516,9 @@ impl<P: Platform> Dax<P> {
                     let busy = self.collect(key, from, end, &mut tokens);
                     (!busy || !tokens.is_empty()).then_some(())
                 };
+                self.state.lock().waiting += 1;
                 let end = self.changed.wait(conn.platform(), None, ready);
+                self.state.lock().waiting -= 1;
                 if !matches!(end, WaitEnd::Ready(())) {
                     return Err(Error::new(Errno::EINTR, Origin::Platform));
                 }

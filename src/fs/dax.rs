@@ -80,15 +80,16 @@ impl<P: Platform> Inode<P> {
 }
 
 impl<P: Platform> File<P> {
-    /// Reads into `bufs` from a file that uses the window. The layout is shared.
+    /// Reads `room` bytes into `bufs` from a file of `size` bytes that uses the
+    /// window; they lie before its end. The layout has been shared since the size
+    /// was looked at.
     pub(super) fn read_window(
         &self,
         offset: u64,
         bufs: &mut [&mut [u8]],
         room: usize,
+        size: u64,
     ) -> Result<usize> {
-        let size = self.inode().fresh_attr(Stale::SIZE, self.fh())?.size;
-        let room = room.min(size.saturating_sub(offset).min(usize::MAX as u64) as usize);
         let mut done = 0;
         for buf in bufs {
             let len = buf.len().min(room - done);

@@ -41,12 +41,16 @@ impl<P: Platform> File<P> {
         let total: usize = bufs.iter().map(|b| b.len()).sum();
         let layout = inode.share_layout()?;
         let mut room = total.min((SIZE_MAX - offset) as usize);
-        if let Some(size) = self.known_size() {
-            room = room.min(size.saturating_sub(offset) as usize);
+        let size = match layout {
+            Some(_) => Some(inode.fresh_attr(Stale::SIZE, self.fh())?.size),
+            None => self.known_size(),
+        };
+        if let Some(size) = size {
+            room = room.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(room));
         }
-        let result = match layout {
-            Some(_) => self.read_window(offset, bufs, room),
-            None => self.read_by_request(offset, bufs, room),
+        let result = match (layout, size) {
+            (Some(_), Some(size)) => self.read_window(offset, bufs, room, size),
+            _ => self.read_by_request(offset, bufs, room),
         };
         if let Ok(n) = result {
             if n > 0 {
