@@ -92,6 +92,15 @@ pub trait Platform: Send + Sync + 'static {
         None
     }
 
+    /// Takes pages of a mapped file out of every page table, and returns when no
+    /// CPU can use them any more (TLB shootdown): the host is about to take them
+    /// away. Pages that are not in any are fine. Called only for files on which
+    /// [`Inode::fault`](crate::fs::Inode::fault) has been called, with no lock of
+    /// the driver's held that a fault needs to end; must not call the driver.
+    fn unmap_file_pages(&self, pages: &FilePages) {
+        let _ = pages;
+    }
+
     /// Says on whose behalf the current call is made.
     fn caller(&self) -> Caller {
         Caller::ROOT
@@ -102,6 +111,17 @@ pub trait Platform: Send + Sync + 'static {
         let _ = gid;
         false
     }
+}
+
+/// Pages of a file that were mapped, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilePages {
+    /// The file, by [`Inode::mapping`](crate::fs::Inode::mapping).
+    pub mapping: u64,
+    /// Where they begin in the file.
+    pub offset: u64,
+    /// Their length; `u64::MAX` for all behind `offset`.
+    pub len: u64,
 }
 
 /// A wish to end a wait early.

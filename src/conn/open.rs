@@ -266,13 +266,17 @@ impl<P: Platform> Connection<P> {
             DaxMode::Never => None,
             _ => transport.shared_memory(WINDOW),
         };
-        let window = window.and_then(|region| platform.map_window(region));
+        // No more than both say.
+        let window = window.and_then(|region| {
+            let memory = platform.map_window(region)?;
+            (memory.len() <= region.len).then(|| Window::new(memory, region.addr))
+        });
         Ok(Self {
             platform,
             transport,
             config,
             device,
-            window: window.map(Window::new),
+            window,
             state: StateCell::new(),
             limits: SpinRwLock::new(init::before()),
             counters: Counters::default(),

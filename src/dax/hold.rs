@@ -44,6 +44,14 @@ impl<'a, P: Platform> Hold<'a, P> {
         self.dax.geometry().window_offset(pin.range(), at)
     }
 
+    /// Returns where the mapped bytes of the chunk begin in the window, and how many
+    /// they are.
+    pub(crate) fn extent(&self) -> Option<(u64, u32)> {
+        let pin = self.pin.as_ref()?;
+        let begin = self.dax.geometry().window_offset(pin.range(), 0)?;
+        Some((begin, pin.mapped_bytes()))
+    }
+
     /// Copies bytes of the chunk from `at` on.
     ///
     /// # Errors

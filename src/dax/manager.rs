@@ -44,9 +44,12 @@ use crate::conn::{Class, Connection, DaxMode};
 use crate::device::Data;
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
-use crate::platform::Platform;
+use crate::platform::{FilePages, Platform};
 use crate::sync::{SpinLock, WaitEnd, WaitQueue};
 use crate::wire::{FileHandle, Mapping, MappingFlags, NodeId, Removemapping, Setupmapping};
+
+/// Names for files, unique among all mounts: kernels see them too.
+static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
 
 /// The window of a mount: what is mapped, and how to change it.
 pub struct Dax<P: Platform> {
@@ -56,7 +59,6 @@ pub struct Dax<P: Platform> {
     pub(super) changed: WaitQueue<P>,
     /// Nothing is mapped any more: the server cannot, or the mount is ending.
     off: AtomicBool,
-    next_key: AtomicU64,
     /// Owners whose inodes are gone and that have ranges yet.
     pub(super) orphans: SpinLock<Option<Box<Owner<P>>>>,
 }
@@ -69,6 +71,8 @@ pub(super) struct State {
     pub(super) waiting: usize,
     /// Node ids of the files that the ranges show.
     pub(super) nodes: Vec<NodeId>,
+    /// Ranges of which pages may be in page tables.
+    faulted: Vec<bool>,
     /// A range of unknown state that could not be unmapped: next comes an attempt
     /// to map over it.
     pub(super) over: Option<RangeId>,
@@ -134,6 +138,8 @@ const NO_ROOM: [Errno; 5] = [
 ];
 /// Steps towards one mapping; each sends a request.
 const MAX_STEPS: usize = 4;
+/// How long a fault waits for room before it looks again.
+const WAIT: Duration = Duration::from_millis(50);
 /// Ranges that one REMOVEMAPPING names at most.
 const BATCH: usize = 64;
 
@@ -154,15 +160,13 @@ impl<P: Platform> Dax<P> {
             conn.device().tag,
             geometry.range_size() / 1024
         );
-        let pool = Pool::new(
-            Window::new(geometry),
-            Reclaim::new(count, costs),
-        );
+        let pool = Pool::new(Window::new(geometry), Reclaim::new(count, costs));
         Some(Self {
             state: SpinLock::new(State {
                 pool,
                 waiting: 0,
                 nodes: alloc::vec![NodeId::ROOT; count],
+                faulted: alloc::vec![false; count],
                 over: None,
                 mend_from: 0,
                 mend_at: Duration::ZERO,
@@ -171,14 +175,13 @@ impl<P: Platform> Dax<P> {
             geometry,
             changed: WaitQueue::new(),
             off: AtomicBool::new(false),
-            next_key: AtomicU64::new(1),
             orphans: SpinLock::new(None),
         })
     }
 
     /// Registers a file.
     pub(crate) fn owner(&self, node: NodeId) -> Owner<P> {
-        Owner::new(InodeKey(self.next_key.fetch_add(1, Relaxed)), node)
+        Owner::new(InodeKey(NEXT_KEY.fetch_add(1, Relaxed)), node)
     }
 
     /// Returns the cut of the window.
@@ -196,8 +199,8 @@ impl<P: Platform> Dax<P> {
         !self.off.load(Relaxed)
     }
 
-    /// Finds the bytes of `wish` in the window, mapping them if that pays. `None`
-    /// sends the caller to READ and WRITE. Blocks if it maps.
+    /// Finds the bytes of `wish` in the window, mapping them if that pays, or in
+    /// any case for a fault. Blocks if it maps.
     ///
     /// The caller shares the owner's layout.
     pub(crate) fn find<'a>(
@@ -205,10 +208,10 @@ impl<P: Platform> Dax<P> {
         conn: &'a Connection<P>,
         owner: &Owner<P>,
         wish: &Wish,
-    ) -> Option<Hold<'a, P>> {
-        let window = conn.window()?;
+    ) -> Result<Hold<'a, P>, Detour> {
+        let window = conn.window().ok_or(Detour::Request)?;
         if !self.is_on() {
-            return None;
+            return Err(Detour::Request);
         }
         let (chunk, at) = self.geometry.locate(wish.offset);
         let access = Access {
@@ -220,10 +223,17 @@ impl<P: Platform> Dax<P> {
             kind: wish.kind,
             run: wish.run,
         };
-        let pin = self.obtain(conn, owner, &access, wish);
+        let pin = self.obtain(conn, owner, &access, wish)?;
+        if wish.kind == Kind::Fault {
+            self.state.lock().faulted[pin.range().index()] = true;
+        }
         // From here on the hold gives it back.
-        let hold = Hold::new(self, conn.platform(), pin?, window.enter());
-        hold.is_open().then_some(hold)
+        let hold = Hold::new(self, conn.platform(), pin, window.enter());
+        if hold.is_open() {
+            Ok(hold)
+        } else {
+            Err(Detour::Request)
+        }
     }
 
     fn obtain(
@@ -232,13 +242,13 @@ impl<P: Platform> Dax<P> {
         owner: &Owner<P>,
         access: &Access,
         wish: &Wish,
-    ) -> Option<Pin> {
+    ) -> Result<Pin, Detour> {
         let mut rights = wish.need;
         let mut step = {
             let pool = &mut self.state.lock().pool;
             if pool.window().find(access.inode, access.chunk).is_none() {
                 if !owner.is_mappable() {
-                    return None;
+                    return Err(Detour::Request);
                 }
                 rights = wish.want.max(wish.need);
             }
@@ -246,33 +256,72 @@ impl<P: Platform> Dax<P> {
         };
         if let Step::Use(pin) = step {
             conn.counters().dax_hits.add(1);
-            return Some(pin);
+            return Ok(pin);
         }
         // Where no worker does it.
         self.mend(conn);
         for _ in 0..MAX_STEPS {
             step = match step {
-                Step::Use(pin) => return Some(pin),
-                Step::Request | Step::Wait => return None,
+                Step::Use(pin) => return Ok(pin),
+                Step::Request => return Err(Detour::Request),
+                Step::Wait => return Err(Detour::Wait),
                 Step::Map(token) => match self.map(conn, owner, token) {
                     Ok(token) => {
                         let pin = self.state.lock().pool.commit_map(token, access);
                         self.changed.wake_all(conn.platform());
-                        return pin.ok();
+                        return pin.map_err(|_| Detour::Request);
                     }
                     Err(Next::Again) => self.state.lock().pool.claim(access, rights),
-                    Err(Next::Without) => return None,
+                    Err(Next::Without) => return Err(Detour::Request),
                 },
+                // Taking pages out of page tables may need what a fault holds.
+                Step::Evict(token) | Step::Remap(token) if wish.kind == Kind::Fault => {
+                    return Err(Detour::Unmap(token));
+                }
                 Step::Evict(token) => {
                     conn.counters().dax_reclaims.add(1);
                     self.unmap(conn, &mut alloc::vec![token]);
                     self.state.lock().pool.claim(access, rights)
                 }
-                Step::Remap(token) => self.remap(conn, token, access, wish)?,
+                Step::Remap(token) => self
+                    .remap(conn, token, access, wish)
+                    .ok_or(Detour::Request)?,
             };
         }
         self.give_up(conn, step);
-        None
+        Err(Detour::Request)
+    }
+
+    /// Makes room for a fault that was told to, or waits until there may be some.
+    /// Blocks. The caller holds nothing of the driver's.
+    ///
+    /// # Errors
+    ///
+    /// EINTR if the caller is killed meanwhile.
+    pub(crate) fn make_room(&self, conn: &Connection<P>, detour: Detour) -> Result<()> {
+        match detour {
+            Detour::Request => {}
+            Detour::Unmap(token) => {
+                conn.counters().dax_reclaims.add(1);
+                self.unmap(conn, &mut alloc::vec![token]);
+            }
+            Detour::Wait => {
+                // Looked at again in any case after a while: somebody else may
+                // need what was freed less than we do.
+                let until = conn.platform().now() + WAIT;
+                self.state.lock().waiting += 1;
+                let ready = || {
+                    let state = self.state.lock();
+                    (state.pool.window().available() > 0).then_some(())
+                };
+                let end = self.changed.wait(conn.platform(), Some(until), ready);
+                self.state.lock().waiting -= 1;
+                if matches!(end, WaitEnd::Signalled(_)) {
+                    return Err(Error::new(Errno::EINTR, Origin::Platform));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Takes back a step that is not gone any further.
@@ -352,6 +401,7 @@ impl<P: Platform> Dax<P> {
             None => token,
         };
         state.nodes[token.range().index()] = owner.node;
+        state.faulted[token.range().index()] = false;
         Some(token)
     }
 
@@ -440,12 +490,29 @@ impl<P: Platform> Dax<P> {
         step
     }
 
+    /// Has the kernel take pages out of page tables that are about to go.
+    fn unmap_pages(&self, conn: &Connection<P>, tokens: &[UnmapToken]) {
+        for token in tokens {
+            let index = token.range().index();
+            if core::mem::take(&mut self.state.lock().faulted[index]) {
+                let mapping = token.mapping();
+                let offset = self.geometry.file_offset(mapping.chunk);
+                conn.platform().unmap_file_pages(&FilePages {
+                    mapping: mapping.inode.0,
+                    offset: offset.unwrap_or(0),
+                    len: self.geometry.range_size(),
+                });
+            }
+        }
+    }
+
     /// Sends REMOVEMAPPING for `tokens`, which show files of one node or several:
     /// the header names the first, the entries say all.
     fn remove(&self, conn: &Connection<P>, tokens: &[UnmapToken]) -> Fate {
         let Some(first) = tokens.first() else {
             return Fate::Done;
         };
+        self.unmap_pages(conn, tokens);
         let node = self.state.lock().nodes[first.range().index()];
         let mut entries = [const {
             Mapping {
@@ -531,13 +598,7 @@ impl<P: Platform> Dax<P> {
 
     /// Begins to unmap what is idle, up to a batch, and returns whether there is
     /// something that is not.
-    fn collect(
-        &self,
-        key: InodeKey,
-        from: Chunk,
-        end: u64,
-        tokens: &mut Vec<UnmapToken>,
-    ) -> bool {
+    fn collect(&self, key: InodeKey, from: Chunk, end: u64, tokens: &mut Vec<UnmapToken>) -> bool {
         let pool = &mut self.state.lock().pool;
         let mut busy = false;
         let mut next = from;
@@ -585,6 +646,17 @@ impl<P: Platform> Dax<P> {
             self.unmap(conn, &mut tokens);
         }
     }
+}
+
+/// Why the bytes of an access are not in the window.
+#[derive(Debug)]
+pub(crate) enum Detour {
+    /// They go by READ or WRITE.
+    Request,
+    /// A fault has to let go of everything and unmap this first.
+    Unmap(UnmapToken),
+    /// A fault has to let go of everything and wait.
+    Wait,
 }
 
 /// What to do after a mapping that was not made.

@@ -35,10 +35,7 @@ impl<P: Platform> Dax<P> {
         let none = {
             let state = self.state.lock();
             let window = state.pool.window();
-            window
-                .of_inode(owner.key, super::Chunk(0))
-                .next()
-                .is_none()
+            window.of_inode(owner.key, super::Chunk(0)).next().is_none()
         };
         if none {
             return Some(owner);

@@ -56,11 +56,11 @@ mod testing;
 mod totals;
 pub mod window;
 
-pub(crate) use hold::Hold;
-pub(crate) use manager::Wish;
-pub use manager::Dax;
-pub use owner::Owner;
 pub use geometry::{Chunk, Geometry, GeometryError, InodeKey, RangeId, Rights};
+pub(crate) use hold::Hold;
+pub use manager::Dax;
+pub(crate) use manager::{Detour, Wish};
+pub use owner::Owner;
 pub use policy::{Access, Admission, Costs, Kind, Policy, Stream};
 pub use pool::{Counters, Pool, Step};
 pub use range::{

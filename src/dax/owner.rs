@@ -19,6 +19,8 @@ pub struct Owner<P: Platform> {
     /// A WRITE has gone out since set-id bits or capabilities may have been given
     /// to the file, and has taken them off it.
     bare: AtomicBool,
+    /// Pages of it may be in page tables.
+    faulted: AtomicBool,
     /// Mappings refused in a row for a reason that lies in the file.
     refusals: AtomicU8,
     /// Once its inode is gone: the lookups to give back, and the next such owner.
@@ -36,6 +38,7 @@ impl<P: Platform> Owner<P> {
             node,
             layout: SleepRwLock::new(),
             bare: AtomicBool::new(false),
+            faulted: AtomicBool::new(false),
             refusals: AtomicU8::new(0),
             lookups: 0,
             next: None,
@@ -58,6 +61,22 @@ impl<P: Platform> Owner<P> {
         if self.bare.load(Relaxed) != bare {
             self.bare.store(bare, Relaxed);
         }
+    }
+
+    /// Returns the file's name for the kernel's page tables.
+    pub(crate) fn mapping(&self) -> u64 {
+        self.key.0
+    }
+
+    /// Returns whether pages of it may be in page tables.
+    pub(crate) fn is_faulted(&self) -> bool {
+        self.faulted.load(Relaxed)
+    }
+
+    /// Notes that they may, or that they were taken out while nobody could put
+    /// any in.
+    pub(crate) fn set_faulted(&self, faulted: bool) {
+        self.faulted.store(faulted, Relaxed);
     }
 
     /// Returns whether it still makes sense to map the file.

@@ -15,6 +15,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicU32};
 
+use crate::platform::PhysAddr;
+
 /// Where a kernel has mapped a shared memory region.
 ///
 /// # Invariants
@@ -76,6 +78,8 @@ impl fmt::Debug for WindowMemory {
 #[derive(Debug)]
 pub struct Window {
     memory: WindowMemory,
+    /// Where the region lies in physical memory.
+    addr: PhysAddr,
     /// Copies under way; [`CLOSED`] once there shall be no more.
     inside: AtomicU32,
     /// The host may map something.
@@ -89,9 +93,10 @@ const CLOSED: u32 = 1 << 31;
 pub struct Outside;
 
 impl Window {
-    pub(crate) const fn new(memory: WindowMemory) -> Self {
+    pub(crate) const fn new(memory: WindowMemory, addr: PhysAddr) -> Self {
         Self {
             memory,
+            addr,
             inside: AtomicU32::new(0),
             used: AtomicBool::new(false),
         }
@@ -105,6 +110,11 @@ impl Window {
     /// Returns whether the window has no bytes.
     pub const fn is_empty(&self) -> bool {
         self.memory.is_empty()
+    }
+
+    /// Returns the physical address of byte `offset`, for page tables.
+    pub(crate) const fn phys(&self, offset: u64) -> PhysAddr {
+        self.addr + offset
     }
 
     /// Begins to copy. `None` once the session is ending. Does not block.
@@ -154,7 +164,10 @@ impl Inside<'_> {
         // (3) Others may write the source at the same time. The copy is a call of
         // memcpy on a foreign address: each byte is loaded once, whatever was
         // loaded goes to `out` as plain bytes, and nothing is decided by it.
-        unsafe { out.as_mut_ptr().copy_from_nonoverlapping(from.as_ptr(), out.len()) };
+        unsafe {
+            out.as_mut_ptr()
+                .copy_from_nonoverlapping(from.as_ptr(), out.len())
+        };
         Ok(())
     }
 
@@ -166,7 +179,10 @@ impl Inside<'_> {
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), Outside> {
         let to = self.window.memory.at(offset, data.len()).ok_or(Outside)?;
         // SAFETY: as in `read`, with source and destination exchanged.
-        unsafe { to.as_ptr().copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+        unsafe {
+            to.as_ptr()
+                .copy_from_nonoverlapping(data.as_ptr(), data.len())
+        };
         Ok(())
     }
 }
@@ -186,7 +202,10 @@ mod tests {
     fn window(len: usize) -> Window {
         let bytes: &'static mut [u8] = Box::leak(std::vec![0; len].into_boxed_slice());
         // SAFETY: leaked memory that nothing else refers to from here on.
-        Window::new(unsafe { WindowMemory::new(NonNull::from(bytes).cast(), len as u64) })
+        Window::new(
+            unsafe { WindowMemory::new(NonNull::from(bytes).cast(), len as u64) },
+            0,
+        )
     }
 
     #[test]

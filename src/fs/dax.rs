@@ -16,7 +16,7 @@ use crate::conn::DaxMode;
 use crate::dax::policy::Kind;
 use crate::dax::{Dax, Hold, Rights, Wish};
 use crate::error::Result;
-use crate::platform::Platform;
+use crate::platform::{FilePages, Platform};
 use crate::sync::{ExclusiveGuard, SharedGuard};
 use crate::wire::{Attr, AttrFlags, FileType, InitFlags, Mode, OpenFlags};
 
@@ -74,6 +74,15 @@ impl<P: Platform> Inode<P> {
             return Ok(None);
         };
         let guard = owner.layout().take(self.fs.platform())?;
+        // All pages of the file, as one that stays may be written meanwhile.
+        if owner.is_faulted() {
+            self.fs.platform().unmap_file_pages(&FilePages {
+                mapping: owner.mapping(),
+                offset: 0,
+                len: u64::MAX,
+            });
+            owner.set_faulted(false);
+        }
         dax.clear(&self.fs.conn, owner, end)?;
         Ok(Some(guard))
     }
@@ -102,9 +111,13 @@ impl<P: Platform> File<P> {
                 } else {
                     Rights::ReadOnly
                 };
-                let way = self.way(begin, rest.len(), size, (Rights::ReadOnly, want), |hold, n| {
-                    hold.0.read(hold.1, &mut rest[..n]).is_ok()
-                });
+                let way = self.way(
+                    begin,
+                    rest.len(),
+                    size,
+                    (Rights::ReadOnly, want),
+                    |hold, n| hold.0.read(hold.1, &mut rest[..n]).is_ok(),
+                );
                 let (asked, got) = match way {
                     Way::Copied(n) => {
                         self.inode().fs.counters().dax_bytes_read.add(n as u64);
@@ -233,7 +246,7 @@ impl<P: Platform> File<P> {
                 kind: Kind::Copy,
                 run,
             };
-            if let Some(hold) = dax.find(conn, owner, &wish)
+            if let Ok(hold) = dax.find(conn, owner, &wish)
                 && copy((&hold, at), here)
             {
                 conn.counters().dax_copies.add(1);

@@ -154,9 +154,7 @@ impl<P: Platform> Description<P> {
 
     pub(super) fn set_metadata(&self, changes: &Changes) -> Result<Metadata> {
         match &self.kind {
-            Kind::File(file, _) => {
-                file.set_metadata(changes)
-            }
+            Kind::File(file, _) => file.set_metadata(changes),
             Kind::Dir(inode, _) => inode.set_metadata(changes),
             Kind::Place(_) => Err(Error::caller(Errno::EBADF)),
         }

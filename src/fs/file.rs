@@ -10,10 +10,10 @@ use super::options::FlushPolicy;
 use super::perm::Access;
 use super::{Changes, Inode, Metadata};
 use crate::conn::Class;
+use crate::dax::Stream;
 use crate::device::Data;
 use crate::errno::Errno;
 use crate::error::{Error, Result};
-use crate::dax::Stream;
 use crate::platform::Platform;
 use crate::sync::SpinLock;
 use crate::wire::{

@@ -35,6 +35,7 @@ mod dax;
 mod dentry;
 mod description;
 mod dir;
+mod fault;
 mod file;
 mod filesystem;
 mod handle;
@@ -54,6 +55,7 @@ mod walk;
 
 pub use attr::{Changes, Metadata, SetTime};
 pub use dir::{Dir, DirEntry};
+pub use fault::{Fault, PageUse, PinnedPage, Run};
 pub use file::{Durable, File};
 pub use filesystem::FileSystem;
 pub use inode::Inode;

@@ -8,7 +8,7 @@ use virtio_fs::{
     dax::Costs,
     device::Transport,
     fs::{At, Changes, Durable, File, MountOptions, Process},
-    wire::{FallocateMode, OpenFlags, Opcode},
+    wire::{FallocateMode, Opcode, OpenFlags},
 };
 
 use super::tests::{DIR, clear, text};
@@ -295,7 +295,12 @@ fn in_memory(from: &[u8], step: usize, ats: impl Iterator<Item = usize>) -> Dura
 fn figures(kernel: &'static Kernel) -> Result<(), String> {
     let mounted = mount(kernel, DaxMode::Always, Costs::MEASURED)?;
     let window = {
-        let geometry = *mounted.mount.file_system().dax().ok_or("no window")?.geometry();
+        let geometry = *mounted
+            .mount
+            .file_system()
+            .dax()
+            .ok_or("no window")?
+            .geometry();
         geometry.range_size() as usize * geometry.count()
     };
     if window > 64 * MIB {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use virtio_fs::device::SharedMemory;
 use virtio_fs::device::window::WindowMemory;
-use virtio_fs::platform::{Caller, Platform, Signal};
+use virtio_fs::platform::{Caller, FilePages, Platform, Signal};
 
 use crate::hal::FakeHal;
 use crate::shared::{Drive, Shared};
@@ -32,6 +32,7 @@ struct Inner {
     person: Mutex<Person>,
     hook: Mutex<Option<ParkHook>>,
     can_sleep: bool,
+    unmapped: Mutex<Vec<FilePages>>,
     cpu: AtomicUsize,
     parks: AtomicU64,
     idle: AtomicU64,
@@ -95,6 +96,7 @@ impl FakePlatform {
                 person: Mutex::new(person),
                 hook: Mutex::default(),
                 can_sleep,
+                unmapped: Mutex::default(),
                 cpu: AtomicUsize::new(0),
                 parks: AtomicU64::new(0),
                 idle: AtomicU64::new(0),
@@ -131,6 +133,12 @@ impl FakePlatform {
 
     pub(crate) fn clear_hook(&self) {
         *lock(&self.inner.hook) = None;
+    }
+
+    /// Returns which pages the driver had taken out of page tables since the last
+    /// call.
+    pub fn take_unmapped(&self) -> Vec<FilePages> {
+        core::mem::take(&mut lock(&self.inner.unmapped))
     }
 
     /// Returns the number of waits so far.
@@ -277,6 +285,10 @@ impl Platform for FakePlatform {
         // as the fake lives, which a test keeps longer than the driver; nothing
         // refers to bytes in it.
         Some(unsafe { WindowMemory::new(base, region.len) })
+    }
+
+    fn unmap_file_pages(&self, pages: &FilePages) {
+        lock(&self.inner.unmapped).push(*pages);
     }
 
     fn signal(&self) -> Signal {

@@ -3,12 +3,17 @@
 use core::time::Duration;
 use std::sync::Arc;
 
+use virtio_fs::Errno;
 use virtio_fs::conn::{Config, Connection, DaxMode, Deadlines};
 use virtio_fs::dax::{Costs, Totals};
-use virtio_fs::fs::{At, Changes, File, Mount, MountOptions, Process};
+use virtio_fs::fs::{
+    At, Changes, Durable, Fault as PageFault, File, Inode, Mount, MountOptions, PageUse, Process,
+};
+use virtio_fs::platform::{Hal, PhysAddr};
 use virtio_fs::wire::OpenFlags;
 use virtio_fs_fake::{
-    Fake, FakePlatform, Fault, Handle, Interrupts, MemFs, Op, Rule, ServerConfig, WindowRules,
+    Fake, FakeHal, FakePlatform, Fault, Handle, Interrupts, MemFs, Op, Rule, ServerConfig,
+    WindowRules,
 };
 
 const MIB: usize = 1 << 20;
@@ -267,7 +272,10 @@ fn what_reaches_behind_the_new_end_is_unmapped_before_the_file_is_cut() {
     let ops: Vec<_> = guest.fake.log().iter().map(|r| r.op).collect();
     assert_eq!(ops, [Op::REMOVEMAPPING, Op::SETATTR]);
     assert_eq!(guest.fake.mappings().len(), 1);
-    let truncating = file.inode().open(OpenFlags::RDWR | OpenFlags::TRUNC).unwrap();
+    let truncating = file
+        .inode()
+        .open(OpenFlags::RDWR | OpenFlags::TRUNC)
+        .unwrap();
     assert_eq!(guest.fake.mappings(), []);
     drop((file, truncating));
     guest.finish();
@@ -323,7 +331,9 @@ fn an_abort_ends_although_the_server_does_not_answer() {
 
 #[test]
 fn ranges_are_as_long_as_the_server_needs_them() {
-    let guest = guest(8, 100, 4 * RANGE, |fake| fake.tune(|server| server.map_alignment = 22));
+    let guest = guest(8, 100, 4 * RANGE, |fake| {
+        fake.tune(|server| server.map_alignment = 22)
+    });
     assert_eq!(guest.totals().free, 4);
     let file = guest.open();
     check(&file, 4 * RANGE);
@@ -368,6 +378,101 @@ fn a_write_through_the_window_clears_what_the_server_would_clear() {
         };
         file.set_metadata(&changes).unwrap();
     }
+    drop(file);
+    guest.finish();
+}
+
+/// Faults a page in and does something to its first byte.
+fn touch(
+    inode: &Inode<FakePlatform>,
+    offset: usize,
+    want: PageUse,
+    touch: impl FnOnce(*mut u8) -> u8,
+) -> Option<u8> {
+    match inode.fault(offset as u64, want).unwrap() {
+        PageFault::Unmappable => None,
+        PageFault::Page(page) => {
+            let run = page.run();
+            assert_eq!(page.addr() - run.addr, offset as PhysAddr - run.offset);
+            // SAFETY: inside the window, and pinned.
+            let at = unsafe { FakeHal::mmio_phys_to_virt(page.addr(), 4096) };
+            Some(touch(at.as_ptr()))
+        }
+    }
+}
+
+fn load(at: *mut u8) -> u8 {
+    // SAFETY: the address of a byte that is mapped.
+    unsafe { at.read_volatile() }
+}
+
+fn store(at: *mut u8) -> u8 {
+    // SAFETY: the address of a byte that is mapped for writing.
+    unsafe { at.write_volatile(0x77) };
+    0x77
+}
+
+#[test]
+fn pages_are_faulted_in_one_range_after_the_other() {
+    let guest = guest(1, 100, 3 * RANGE, |fake| fake);
+    let file = guest.open();
+    let inode = file.inode();
+    let want = content(3 * RANGE);
+    for round in 0..2 {
+        for page in 0..3 * RANGE / 4096 {
+            let at = page * 4096;
+            assert_eq!(touch(inode, at, PageUse::Load, load), Some(want[at]));
+        }
+        let unmapped = guest.fake.platform().take_unmapped();
+        let offsets: Vec<_> = unmapped.iter().map(|pages| pages.offset as usize).collect();
+        // Each range is taken out of page tables before it makes room.
+        let all = [2 * RANGE, 0, RANGE];
+        assert_eq!(offsets, all[usize::from(round == 0)..]);
+        assert!(unmapped.iter().all(|p| Some(p.mapping) == inode.mapping()));
+    }
+    assert_eq!(guest.fake.count(Op::SETUPMAPPING), 6);
+    drop(file);
+    guest.finish();
+}
+
+#[test]
+fn a_store_upgrades_the_mapping_and_is_made_durable() {
+    let guest = guest(4, 100, RANGE, |fake| fake);
+    let file = guest.open();
+    assert_eq!(
+        touch(file.inode(), 8192, PageUse::Load, load),
+        Some(content(RANGE)[8192])
+    );
+    assert_eq!(touch(file.inode(), 8192, PageUse::Store, store), Some(0x77));
+    let seen = guest.fake.fs(|fs| fs.read_at("/file", 8192, 1)).unwrap();
+    assert_eq!(seen, [0x77]);
+    let before = guest.fake.count(Op::FSYNC);
+    file.sync(Durable::Data).unwrap();
+    assert_eq!(guest.fake.count(Op::FSYNC), before + 1);
+    drop(file);
+    guest.finish();
+}
+
+#[test]
+fn pages_leave_page_tables_before_the_file_is_cut_and_do_not_come_back() {
+    let guest = guest(4, 100, RANGE + 100, |fake| fake);
+    let file = guest.open();
+    let inode = file.inode();
+    assert!(touch(inode, 0, PageUse::Load, load).is_some());
+    // The last page ends within the page: no server maps it.
+    assert!(touch(inode, RANGE, PageUse::Load, load).is_none());
+    let end = inode.fault(RANGE as u64 + 100, PageUse::Load).err();
+    assert_eq!(end.unwrap().errno(), Errno::EFAULT);
+    guest.fake.platform().take_unmapped();
+    let changes = Changes {
+        size: Some(4096),
+        ..Changes::default()
+    };
+    inode.set_metadata(&changes).unwrap();
+    let unmapped = guest.fake.platform().take_unmapped();
+    assert_eq!((unmapped[0].offset, unmapped[0].len), (0, u64::MAX));
+    assert!(touch(inode, 0, PageUse::Load, load).is_some());
+    assert!(inode.fault(4096, PageUse::Load).is_err());
     drop(file);
     guest.finish();
 }

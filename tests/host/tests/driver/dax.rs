@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use virtio_fs::conn::{Config, DaxMode};
 use virtio_fs::dax::Costs;
 use virtio_fs::fs::{At, Changes, Durable, MountOptions};
-use virtio_fs::wire::{FallocateMode, OpenFlags, Opcode};
+use virtio_fs::wire::{FallocateMode, Opcode, OpenFlags};
 
 use crate::common::{Guest, guest_of_daxd};
 
@@ -75,7 +75,11 @@ fn finish(guest: Guest) {
     let transport = guest.transport.clone();
     guest.finish();
     let totals = fs.dax().expect("a window").totals();
-    assert_eq!(totals.free, fs.dax().unwrap().geometry().count(), "{totals:?}");
+    assert_eq!(
+        totals.free,
+        fs.dax().unwrap().geometry().count(),
+        "{totals:?}"
+    );
     assert_eq!(transport.with_window(|w| w.mappings()), Some(0));
     let counters = fs.connection().counters();
     assert_eq!(counters.dax_maps.get(), counters.dax_unmaps.get());
@@ -251,7 +255,11 @@ fn churn(guest: &Guest, thread: u64, seed: u64, size: u64, steps: u64, done: &At
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (thread + 1));
     let mut name = format!("own-{thread}");
     let flags = OpenFlags::RDWR | OpenFlags::CREAT;
-    let open = |name: &str| process.open(At::Cwd, name.as_bytes(), flags, 0o644).unwrap();
+    let open = |name: &str| {
+        process
+            .open(At::Cwd, name.as_bytes(), flags, 0o644)
+            .unwrap()
+    };
     let mut fd = open(&name);
     let mut model = std::fs::read(guest.path(&name)).unwrap();
     let mut buf = vec![0; 3 * MIB];
@@ -269,7 +277,10 @@ fn churn(guest: &Guest, thread: u64, seed: u64, size: u64, steps: u64, done: &At
                 let end = model.len().min(here as usize + len);
                 let want = model.get(here as usize..end).unwrap_or(&[]);
                 assert_eq!(n, want.len(), "thread {thread} step {step}: read at {here}");
-                assert!(buf[..n] == *want, "thread {thread} step {step}: read at {here}");
+                assert!(
+                    buf[..n] == *want,
+                    "thread {thread} step {step}: read at {here}"
+                );
             }
             45..80 => {
                 random.fill(&mut buf[..len]);
@@ -281,12 +292,24 @@ fn churn(guest: &Guest, thread: u64, seed: u64, size: u64, steps: u64, done: &At
                 model[here as usize..end].copy_from_slice(&buf[..n]);
             }
             80..85 => {
-                process.fset(fd, &Changes { size: Some(here), ..Changes::default() }).unwrap();
+                process
+                    .fset(
+                        fd,
+                        &Changes {
+                            size: Some(here),
+                            ..Changes::default()
+                        },
+                    )
+                    .unwrap();
                 model.resize(here as usize, 0);
             }
             85..90 => {
                 let mode = FallocateMode::PUNCH_HOLE | FallocateMode::KEEP_SIZE;
-                process.file(fd).unwrap().allocate(here, len as u64, mode).unwrap();
+                process
+                    .file(fd)
+                    .unwrap()
+                    .allocate(here, len as u64, mode)
+                    .unwrap();
                 let end = model.len().min(here as usize + len);
                 if let Some(hole) = model.get_mut(here as usize..end) {
                     hole.fill(0);
@@ -295,7 +318,13 @@ fn churn(guest: &Guest, thread: u64, seed: u64, size: u64, steps: u64, done: &At
             90..93 => {
                 let fresh = format!("own-{thread}-{step}");
                 process
-                    .rename(At::Cwd, name.as_bytes(), At::Cwd, fresh.as_bytes(), Default::default())
+                    .rename(
+                        At::Cwd,
+                        name.as_bytes(),
+                        At::Cwd,
+                        fresh.as_bytes(),
+                        Default::default(),
+                    )
                     .unwrap();
                 name = fresh;
             }
@@ -318,14 +347,20 @@ fn churn(guest: &Guest, thread: u64, seed: u64, size: u64, steps: u64, done: &At
                 let end = model.len().min(here as usize + len);
                 let want = model.get(here as usize..end).unwrap_or(&[]);
                 host.read_exact_at(&mut buf[..want.len()], here).unwrap();
-                assert!(buf[..want.len()] == *want, "thread {thread} step {step}: host");
+                assert!(
+                    buf[..want.len()] == *want,
+                    "thread {thread} step {step}: host"
+                );
             }
             _ => process.fsync(fd, Durable::Data).unwrap(),
         }
     }
     assert_eq!(process.fstat(fd).unwrap().size(), model.len() as u64);
     process.close(fd).unwrap();
-    assert!(std::fs::read(guest.path(&name)).unwrap() == model, "thread {thread}: {name}");
+    assert!(
+        std::fs::read(guest.path(&name)).unwrap() == model,
+        "thread {thread}: {name}"
+    );
     done.fetch_add(1, Ordering::Relaxed);
 }
 
