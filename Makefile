@@ -3,13 +3,14 @@
 target := $(or $(CARGO_TARGET_DIR),target)
 runner := $(target)/release/virtio-fs-run
 kernel := $(target)/kernel/kernel
+mounter := $(target)/release/virtio-fs-mount
 
 # What a user may set. Passed on by the environment, so that no shell reads them twice.
-export SHARE CMD MEM SMP CACHE DAEMON ACCEL LOG TAG TIMEOUT SEED ARGS
+export SHARE CMD MEM SMP CACHE DAEMON ACCEL LOG TAG TIMEOUT SEED ARGS MNT
 export QEMU VIRTIOFSD
 
 .DEFAULT_GOAL := help
-.PHONY: help run show test check kernel runner daemon tools clean distclean
+.PHONY: help run show test check mount umount suites kernel runner mounter daemon tools clean distclean
 .SILENT:
 
 help:
@@ -19,6 +20,9 @@ help:
 	echo "  make show       print the commands that make run would start"
 	echo "  make test       everything that is tested, in a few minutes; the same as CI"
 	echo "  make check      format, lints, documentation"
+	echo "  make mount      mount SHARE on MNT of this machine, through the driver; needs root"
+	echo "  make umount     end that: MNT=dir"
+	echo "  make suites     the test suites of others on such mounts; needs root, takes half an hour"
 	echo "  make kernel     build the test kernel"
 	echo "  make tools      get QEMU and virtiofsd into $(target)/tools, where they are missing"
 	echo "  make clean      remove what was built, but not the tools; distclean: all of it"
@@ -40,6 +44,7 @@ help:
 	echo "  make run"
 	echo "  make run SHARE=/usr/share/doc CMD='find / | head'"
 	echo "  make run SMP=4 DAEMON=dax LOG=debug"
+	echo "  make mount SHARE=/usr/share/doc MNT=/mnt"
 
 # Each variable that is set becomes an option. ARGS is split into words, the others are not.
 options = $${SHARE:+--share "$$SHARE"} $${TAG:+--tag "$$TAG"} $${MEM:+--mem "$$MEM"} \
@@ -52,6 +57,22 @@ run: tools kernel runner $(if $(filter dax,$(DAEMON)),daemon)
 show: tools kernel runner $(if $(filter dax,$(DAEMON)),daemon)
 	$(runner) run --show $${CMD:+--cmd "$$CMD"} $(options)
 
+# Of the variables above it takes SHARE, CACHE, DAEMON, LOG and ARGS (ARGS=--help).
+mount: mounter $(if $(filter dax,$(DAEMON)),daemon)
+	TOOLS=$(target)/tools qemu/tools.sh virtiofsd
+	exec $(mounter) $${CACHE:+--cache "$$CACHE"} $${DAEMON:+--daemon "$$DAEMON"} $${LOG:+--log "$$LOG"} $$ARGS \
+		$${SHARE:+"$$SHARE"} $${MNT:+"$$MNT"}
+
+# Also where a mount was left behind, or is in use: then it goes with its last user.
+umount:
+	: "$${MNT:?say which: make umount MNT=dir}"
+	umount "$$MNT" || umount -l "$$MNT"
+
+suites: mounter daemon
+	TOOLS=$(target)/tools qemu/tools.sh virtiofsd
+	TOOLS=$(target)/tools tests/suites/tools.sh
+	tests/suites/run.sh $${SEED:+--seed "$$SEED"} $$ARGS
+
 test:
 	qemu/test.sh
 
@@ -63,6 +84,9 @@ kernel:
 
 runner:
 	cargo build --quiet --release --package virtio-fs-run
+
+mounter:
+	cargo build --quiet --release --package virtio-fs-mount
 
 daemon:
 	cargo build --quiet --release --package virtio-fs-daxd

@@ -104,10 +104,11 @@ single driver 'the driver alone, every combination of features' "$0" --stage dri
 single scripts 'scripts' "$0" --stage scripts
 
 if [ "${1:-}" != check ]; then
+	# What follows needs these; where one fails, the stage after it says so, too.
+	single tools 'QEMU and virtiofsd' env TOOLS="$target/tools" qemu/tools.sh
+	single daemon 'the DAX daemon' cargo build --quiet --package virtio-fs-daxd
 	stage host 'tests on the host' cargo test --quiet --workspace --no-fail-fast
 	sum $?
-	# What follows needs these three; where one fails, the stage after it says so, too.
-	single tools 'QEMU and virtiofsd' env TOOLS="$target/tools" qemu/tools.sh
 	single kernel 'the test kernel' cargo kernel --quiet
 	single runner 'the runner' cargo build --quiet --release --package virtio-fs-run
 	# shellcheck disable=SC2086

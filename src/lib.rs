@@ -1,4 +1,53 @@
 //! A virtio-fs guest driver that any kernel can link.
+//!
+//! # Layers
+//!
+//! From caller to bytes; a lower one never names a higher one.
+//!
+//! | module | holds | knows nothing of |
+//! |---|---|---|
+//! | [`fs`] | mounts, inodes, names, open files, paths | rings |
+//! | [`dax`] | the accounting of the DAX window, and its reclaim | connections, files |
+//! | [`conn`] | a session with a server: INIT, requests in flight, forgets, deadlines, its end | names, paths |
+//! | [`wire`] | FUSE messages as plain bytes and plain values | devices, time |
+//! | [`device`] | registers, PCI, rings, lending of buffers | FUSE |
+//! | [`sync`] | locks and wait queues | |
+//! | [`platform`] | what a kernel gives: memory, time, sleeping, who is calling | everything above |
+//!
+//! A porter reads [`platform`] first and then [`conn::Connection::open`],
+//! [`fs::Mount::new`] and [`fs::Process`] or [`fs::Inode`].
+//!
+//! # What may block
+//!
+//! What sends a request, and says so: "Blocks". It waits through
+//! [`Platform::park`](platform::Platform::park), for as long as
+//! [`Config::deadlines`](conn::Config::deadlines) allows. Nothing else waits, no
+//! spin lock is held meanwhile, and no `drop` sends and waits.
+//!
+//! # Lock order
+//!
+//! | step | lock | held for | in interrupt context |
+//! |---|---|---|---|
+//! | 1 | position of a descriptor ([`sync::SleepLock`]) | one call | no |
+//! | 2 | a shard of the dentry cache, then of the inode table | a look-up | no |
+//! | 3 | an inode's attributes, then its rarely used parts | a few fields | no |
+//! | 4 | arguments of a request slot | encoding | no |
+//! | 5 | ring of a queue ([`sync::HandoffLock`]) | adding, reaping | tried |
+//! | 6 | line for slots ([`sync::HandoffLock`]) | a list | tried |
+//! | 7 | who waits for a slot; list of forgets | a few fields | tried; no |
+//!
+//! A kernel that preempts threads may preempt one that holds a spin lock; others
+//! then spin until it runs again. Interrupt handlers never spin.
+//!
+//! # Unsafe code
+//!
+//! In DMA memory ([`device::dma`]), in the registers of PCI devices
+//! ([`device::pci`]), and where callers' buffers are lent to the device and taken
+//! back (`device/share.rs`, `conn/call.rs`). Everything else denies it.
+//!
+//! # Not here
+//!
+//! See the table in the README.
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -19,3 +68,8 @@ pub use error::{Error, Result};
 
 #[cfg(test)]
 mod testing;
+
+/// The example in the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

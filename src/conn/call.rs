@@ -1,6 +1,7 @@
 //! Sending a request and waiting for its reply.
 
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::fence;
 use core::time::Duration;
 
 use super::pool::{Class, SlotId};
@@ -19,6 +20,17 @@ use crate::wire::{
 
 /// The most a reply's fixed part may hold.
 const FIXED_MAX: usize = REPLY_SPACE - REPLY_HEADER;
+
+/// How long a waiter that polls may rest before it looks at clock and status.
+const POLLED_LOOK: Duration = Duration::from_millis(10);
+
+/// How a wait for a reply ended.
+pub(super) enum WaitEnd {
+    /// The request is back; where it was interrupted, with the reason.
+    Back(Option<Error>),
+    /// It is an orphan, and this is what its caller gets.
+    GivenUp(Error),
+}
 
 /// Why a request could not be prepared.
 enum Unfit {
@@ -93,7 +105,7 @@ impl<P: Platform> Connection<P> {
         };
         let slot = self.pool.slot(id);
         if self.encode(slot, request, class).is_err() {
-            self.pool.put(&self.platform, id, class);
+            self.pool.put(&self.platform, id);
             return None;
         }
         let args = slot.args.lock();
@@ -103,8 +115,8 @@ impl<P: Platform> Connection<P> {
         debug_assert!(described.is_ok(), "a table holds at least four segments");
         slot.segments.store(builder.finish(), Relaxed);
         drop(args);
-        slot.arm(Cleanup::None, None);
-        self.submit_slot(id, slot, R::OPCODE, class);
+        slot.arm(cleanup_of(R::OPCODE), None);
+        self.submit_slot(id, slot, R::OPCODE);
         Some(id)
     }
 
@@ -143,6 +155,9 @@ impl<P: Platform> Connection<P> {
             Err(ticket) => ticket,
         };
         self.counters.slot_waits.add(1);
+        let deadlines = &self.config.deadlines;
+        let patience = deadlines.metadata.map(|limit| limit + self.config.grace);
+        let give_up = patience.map(|patience| self.now() + patience);
         loop {
             // Checked again when the turn comes (S0-27).
             if let Err(error) = allowed() {
@@ -157,8 +172,15 @@ impl<P: Platform> Connection<P> {
                 return Err(Error::new(Errno::EINTR, Origin::Platform));
             }
             self.poll();
+            // Slots of requests that were given up are free only after that.
+            self.tidy();
             if self.device_failed() {
                 self.lose_device("it needs a reset");
+                continue;
+            }
+            // Those who wait for a reply end by their own deadlines.
+            if give_up.is_some_and(|give_up| self.now() >= give_up) && self.pool.all_given_up() {
+                self.lose_device("it returns none of the requests that were given up");
                 continue;
             }
             self.platform
@@ -172,7 +194,7 @@ impl<P: Platform> Connection<P> {
         for queue in &self.queues {
             queue.reap(&self.env());
         }
-        self.forgets.reap(self);
+        self.forgets.reap();
     }
 
     /// Writes header and arguments into the slot's page.
@@ -182,7 +204,7 @@ impl<P: Platform> Connection<P> {
         request: &R,
         class: Class,
     ) -> Result<()> {
-        let unique = self.unique();
+        let unique = request.unique().unwrap_or_else(|| self.unique());
         let limits = self.limits();
         let credentials = if class.is_forced() {
             Credentials::DRIVER
@@ -229,15 +251,17 @@ impl<P: Platform> Connection<P> {
     }
 
     /// Gives an armed slot to the device.
-    pub(super) fn submit_slot(&self, id: SlotId, slot: &Slot<P>, opcode: Opcode, class: Class) {
+    pub(super) fn submit_slot(&self, id: SlotId, slot: &Slot<P>, opcode: Opcode) {
         let n = self.queues.len();
         let index = if n == 1 { 0 } else { self.place(opcode) % n };
         slot.queue.store(index as u16, Relaxed);
         self.queues[index].submit(id, &self.env());
-        // The connection may have ended since it was checked: then the reset
-        // that ended it did not see this request.
-        if class != Class::Session
-            && self.state().refusal().is_some()
+        // The device may have been reset since the connection was checked, by
+        // somebody who did not see this request. While it is not, the request is
+        // the device's. Pairs with the fence in `stop_device`: either that sees
+        // the slot in flight, or this sees the device stopped.
+        fence(SeqCst);
+        if self.stopped.load(Relaxed)
             && slot.is_with_device()
             && slot.lose(&self.platform) == SlotState::Returned
         {
@@ -251,27 +275,29 @@ impl<P: Platform> Connection<P> {
     }
 
     /// Waits until the device has given the request back, or until it may be
-    /// given up. Returns the error to report in the latter case.
-    pub(super) fn wait(&self, id: SlotId, opcode: Opcode, lent: bool) -> Option<Error> {
+    /// given up.
+    pub(super) fn wait(&self, id: SlotId, opcode: Opcode, lent: bool) -> WaitEnd {
         let slot = self.pool.slot(id);
         let queue = &self.queues[usize::from(slot.queue.load(Relaxed))];
         // Nobody routes interrupts to a connection that is not open yet.
         let sleeps = self.has_interrupts() && self.state() != State::Starting;
         let env = self.env();
         let limit = self.deadline_of(opcode);
+        let why_ended = |ending: &Option<(Error, Duration)>| ending.map(|(error, _)| error);
         let mut deadline = None;
         let mut ending: Option<(Error, Duration)> = None;
         let mut spins = if sleeps { self.config.spins } else { u32::MAX };
         let mut turns = 0u32;
+        let mut look = None;
         loop {
             if slot.is_back() {
-                return None;
+                return WaitEnd::Back(why_ended(&ending));
             }
             if !sleeps || spins > 0 {
                 self.counters.polls.add(1);
                 queue.reap(&env);
                 if slot.is_back() {
-                    return None;
+                    return WaitEnd::Back(why_ended(&ending));
                 }
             }
             turns = turns.wrapping_add(1);
@@ -285,18 +311,20 @@ impl<P: Platform> Connection<P> {
                 if self.platform.can_sleep() {
                     core::hint::spin_loop();
                 } else {
-                    self.platform.park(None);
+                    let look = *look.get_or_insert_with(|| self.now() + POLLED_LOOK);
+                    self.platform.park(Some(look));
                 }
                 continue;
             }
             let now = self.now();
+            look = Some(now + POLLED_LOOK);
             let deadline = *deadline.get_or_insert_with(|| limit.map(|limit| now + limit));
             if self.device_failed() {
                 self.lose_device("it needs a reset");
                 // A connection that is ending is not lost again, and whoever ends
                 // it waits for this very request.
                 if !lent && !slot.is_back() && slot.orphan() {
-                    return Some(Error::new(Errno::EIO, Origin::Device));
+                    return WaitEnd::GivenUp(Error::new(Errno::EIO, Origin::Device));
                 }
                 continue;
             }
@@ -336,7 +364,7 @@ impl<P: Platform> Connection<P> {
                     }
                     if slot.orphan() {
                         self.counters.orphans.add(1);
-                        return Some(*error);
+                        return WaitEnd::GivenUp(*error);
                     }
                     continue;
                 }
@@ -429,16 +457,25 @@ impl<P: Platform> Flight<'_, '_, '_, P> {
             cleanup_of(R::OPCODE),
             Some(Waiter::Thread(conn.platform.current_thread())),
         );
-        conn.submit_slot(self.id, slot, R::OPCODE, self.class);
-        if let Some(error) = conn.wait(self.id, R::OPCODE, self.lent.is_some()) {
-            // The slot is an orphan now: it comes back by itself.
-            core::mem::forget(self);
-            return Err(Unfit::Failed(error));
-        }
+        conn.submit_slot(self.id, slot, R::OPCODE);
+        let cut_short = match conn.wait(self.id, R::OPCODE, self.lent.is_some()) {
+            WaitEnd::Back(why) => why,
+            WaitEnd::GivenUp(error) => {
+                // The slot is an orphan now: it comes back by itself.
+                core::mem::forget(self);
+                return Err(Unfit::Failed(error));
+            }
+        };
         let capacity = R::REPLY.fixed_area() + data_in;
         self.take_back();
         conn.counters.bytes_sent.add(data_out as u64);
-        conn.read_reply::<R>(slot, capacity).map_err(Unfit::Failed)
+        let reply = conn.read_reply::<R>(slot, capacity);
+        reply.map_err(|error| match cut_short {
+            // The server's answer to our INTERRUPT. Only a caller who was
+            // signalled may be told of a signal.
+            Some(why) if error.errno() == Errno::EINTR => Unfit::Failed(why),
+            _ => Unfit::Failed(error),
+        })
     }
 
     #[expect(
@@ -469,7 +506,7 @@ impl<P: Platform> Drop for Flight<'_, '_, '_, P> {
                 .lose_device("a caller left in the middle of a request");
         }
         self.take_back();
-        self.conn.pool.put(&self.conn.platform, self.id, self.class);
+        self.conn.pool.put(&self.conn.platform, self.id);
     }
 }
 
@@ -570,6 +607,7 @@ pub(super) const fn cleanup_of(opcode: Opcode) -> Cleanup {
         Opcode::Open => Cleanup::Open,
         Opcode::Opendir => Cleanup::OpenDir,
         Opcode::Create | Opcode::Tmpfile => Cleanup::EntryOpen,
+        Opcode::Release | Opcode::Releasedir => Cleanup::Closed,
         _ => Cleanup::None,
     }
 }

@@ -72,6 +72,8 @@ counters! {
     timeouts,
     /// Replies that were not believed.
     malformed_replies,
+    /// Notifications from the server.
+    notifications,
     /// Times the device was reset while in use.
     resets,
     /// Heap allocations for requests too long for their page.

@@ -7,8 +7,8 @@
 //! long enough, from the worker, and before the connection closes.
 
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicUsize;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicUsize};
 use core::time::Duration;
 
 use super::Connection;
@@ -39,11 +39,24 @@ pub(super) struct Forgets<P: Platform> {
     /// Length of the list, to look without the lock.
     count: AtomicUsize,
     channel: HandoffLock<Channel<P>>,
+    /// The device broke the ring's rules: nothing more comes back.
+    broken: AtomicBool,
     batch: usize,
 }
 
+/// Whether a forget has room set aside for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Reserved,
+    None,
+}
+
+/// INVARIANT: `list` has capacity for `reserved` more entries.
 struct Pending {
     list: Vec<(NodeId, u64)>,
+    /// Nodes with a RELEASE that was not answered yet, as often as there are
+    /// such: a server may not know a file any more that was forgotten.
+    closing: Vec<NodeId>,
     /// Node ids that are out there, each of which will need a place.
     reserved: usize,
     oldest: Duration,
@@ -54,7 +67,6 @@ struct Channel<P: Platform> {
     messages: Vec<Message<P>>,
     /// Indices of `messages` that are not with the device.
     free: Vec<u16>,
-    broken: bool,
 }
 
 struct Message<P: Platform> {
@@ -74,6 +86,7 @@ impl<P: Platform> Forgets<P> {
         Ok(Self {
             pending: SpinLock::new(Pending {
                 list: Vec::new(),
+                closing: Vec::new(),
                 reserved: 0,
                 oldest: Duration::ZERO,
             }),
@@ -82,8 +95,8 @@ impl<P: Platform> Forgets<P> {
                 ring: Ring::new(size, features)?,
                 messages: (0..count).map(message).collect::<Result<_, _>>()?,
                 free: (0..count).collect(),
-                broken: false,
             }),
+            broken: AtomicBool::new(false),
             batch: batch.clamp(1, BATCH_MAX),
         })
     }
@@ -94,14 +107,22 @@ impl<P: Platform> Forgets<P> {
     }
 
     /// Takes finished messages off the ring. Any context.
-    pub(super) fn reap(&self, _: &Connection<P>) {
-        self.channel.request(Channel::reap);
+    pub(super) fn reap(&self) {
+        self.channel.request(|channel| channel.reap(&self.broken));
+    }
+
+    /// Returns whether the device broke the queue. It needs a reset then, or
+    /// what is to be forgotten would pile up for ever.
+    pub(super) fn failed(&self) -> bool {
+        self.broken.load(Acquire)
     }
 
     /// Returns how many messages the device has.
     pub(super) fn in_flight(&self) -> u16 {
-        self.channel
-            .with(|channel| channel.ring.in_flight(), Channel::reap)
+        self.channel.with(
+            |channel| channel.ring.in_flight(),
+            |channel| channel.reap(&self.broken),
+        )
     }
 
     pub(super) fn reset(&self) {
@@ -110,34 +131,76 @@ impl<P: Platform> Forgets<P> {
                 channel.ring.reset();
                 channel.free.clear();
                 channel.free.extend(0..channel.messages.len() as u16);
-                channel.broken = false;
             },
             |_| (),
         );
+        self.broken.store(false, Release);
         let mut pending = self.pending.lock();
         pending.list.clear();
+        pending.closing.clear();
         self.count.store(0, Relaxed);
+    }
+
+    /// Keeps all memory that the device may have from being used again.
+    pub(super) fn leak(&self) {
+        self.channel.with(
+            |channel| {
+                core::mem::forget(core::mem::take(&mut channel.messages));
+                channel.free.clear();
+                channel.ring.leak();
+            },
+            |_| (),
+        );
     }
 
     /// Makes room to forget one more node id.
     fn reserve(&self) -> Result<()> {
         let mut pending = self.pending.lock();
-        let need = pending.reserved + 1 - pending.list.len().min(pending.reserved);
+        let need = pending.reserved + 1;
         let no_memory = |_| Error::new(Errno::ENOMEM, Origin::Platform);
         pending.list.try_reserve(need).map_err(no_memory)?;
         pending.reserved += 1;
         Ok(())
     }
 
-    fn push(&self, node: NodeId, lookups: u64, now: Duration) -> usize {
+    /// Notes that a RELEASE of this node is to come. Until it was answered, the
+    /// node is not forgotten.
+    pub(super) fn closing(&self, node: NodeId) {
+        self.pending.lock().closing.push(node);
+    }
+
+    /// Notes that one was answered.
+    pub(super) fn closed(&self, node: NodeId) {
+        let closing = &mut self.pending.lock().closing;
+        if let Some(at) = closing.iter().position(|n| *n == node) {
+            closing.swap_remove(at);
+        }
+    }
+
+    /// Gives up the room for one node id.
+    fn unreserve(&self) {
         let mut pending = self.pending.lock();
+        pending.reserved = pending.reserved.saturating_sub(1);
+    }
+
+    /// Queues a forget. Without `room` of its own it may not take what others
+    /// reserved, and fails if there is no memory. Returns how many are pending.
+    fn push(&self, node: NodeId, lookups: u64, now: Duration, room: Room) -> Result<usize> {
+        let mut pending = self.pending.lock();
+        match room {
+            Room::Reserved => pending.reserved = pending.reserved.saturating_sub(1),
+            Room::None => {
+                let need = pending.reserved + 1;
+                let no_memory = |_| Error::new(Errno::ENOMEM, Origin::Platform);
+                pending.list.try_reserve(need).map_err(no_memory)?;
+            }
+        }
         if pending.list.is_empty() {
             pending.oldest = now;
         }
         pending.list.push((node, lookups));
-        pending.reserved = pending.reserved.saturating_sub(1);
         self.count.store(pending.list.len(), Relaxed);
-        pending.list.len()
+        Ok(pending.list.len())
     }
 
     /// Sends what is pending, as far as there is room. Does not block. What
@@ -147,12 +210,12 @@ impl<P: Platform> Forgets<P> {
             let mut kick = false;
             let sent = self.channel.with(
                 |channel| {
-                    channel.reap();
+                    channel.reap(&self.broken);
                     let sent = channel.send_batch(self, conn);
                     kick = channel.ring.publish();
                     sent
                 },
-                Channel::reap,
+                |channel| channel.reap(&self.broken),
             );
             if kick {
                 conn.counters.kicks.add(1);
@@ -185,11 +248,11 @@ impl<P: Platform> Forgets<P> {
         let interrupt = Interrupt { target, node: None };
         let kick = self.channel.with(
             |channel| {
-                channel.reap();
+                channel.reap(&self.broken);
                 channel.send(&interrupt, target.interrupt(), conn.limits.read().dialect);
                 channel.ring.publish()
             },
-            Channel::reap,
+            |channel| channel.reap(&self.broken),
         );
         conn.counters.request(Opcode::Interrupt.to_wire());
         if kick {
@@ -200,13 +263,13 @@ impl<P: Platform> Forgets<P> {
 }
 
 impl<P: Platform> Channel<P> {
-    fn reap(&mut self) {
+    fn reap(&mut self, broken: &AtomicBool) {
         loop {
             match self.ring.pop() {
                 Ok(Some(used)) => self.free.push(used.token),
                 Ok(None) => return,
                 Err(error) => {
-                    if !core::mem::replace(&mut self.broken, true) {
+                    if !broken.swap(true, Release) {
                         log::error!("virtio-fs: high priority queue: {error}");
                     }
                     return;
@@ -252,9 +315,14 @@ impl<P: Platform> Channel<P> {
         let mut n = 0;
         {
             let mut pending = forgets.pending.lock();
-            while n < forgets.batch
-                && let Some((node, lookups)) = pending.list.pop()
-            {
+            let mut at = pending.list.len();
+            while n < forgets.batch && at > 0 {
+                at -= 1;
+                let (node, lookups) = pending.list[at];
+                if pending.closing.contains(&node) {
+                    continue;
+                }
+                pending.list.swap_remove(at);
                 batch[n] = ForgetOne::new(node, lookups);
                 first.get_or_insert(Forget { node, lookups });
                 n += 1;
@@ -287,20 +355,41 @@ impl<P: Platform> Connection<P> {
     ///
     /// # Errors
     ///
-    /// ENOMEM; the entry must then be forgotten at once, for which there is
-    /// always room.
+    /// ENOMEM; the entry is then [refused](Self::forget_unkept).
     pub fn reserve_forget(&self) -> Result<()> {
         self.forgets.reserve()
     }
 
-    /// Hands `lookups` counts of a node id back to the server, soon. Does not
-    /// block, and needs no memory if room was [reserved](Self::reserve_forget).
+    /// Hands `lookups` counts of a node id back to the server, soon, and with
+    /// them the room that was [reserved](Self::reserve_forget). Does not block
+    /// and needs no memory. With 0 counts only the room is given up.
     pub fn forget(&self, node: NodeId, lookups: u64) {
-        if node == NodeId::ROOT || lookups == 0 || self.state() != super::State::Ready {
+        if node == NodeId::ROOT {
             return;
         }
-        if self.forgets.push(node, lookups, self.now()) >= self.forgets.batch {
-            self.forgets.flush(self);
+        if lookups == 0 {
+            self.forgets.unreserve();
+        } else {
+            self.queue_forget(node, lookups, Room::Reserved);
+        }
+    }
+
+    /// Hands back one count of an entry that was not kept, so that no room was
+    /// reserved for it. Does not block.
+    pub fn forget_unkept(&self, node: NodeId) {
+        self.queue_forget(node, 1, Room::None);
+    }
+
+    fn queue_forget(&self, node: NodeId, lookups: u64, room: Room) {
+        if node == NodeId::ROOT || self.state() != super::State::Ready {
+            return;
+        }
+        match self.forgets.push(node, lookups, self.now(), room) {
+            Ok(pending) if pending >= self.forgets.batch => self.forgets.flush(self),
+            Ok(_) => {}
+            Err(error) => {
+                log::error!("virtio-fs: no memory to forget node {node}: {error}");
+            }
         }
     }
 

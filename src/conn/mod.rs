@@ -29,6 +29,7 @@ mod counters;
 mod forget;
 mod init;
 mod limits;
+mod notify;
 mod open;
 mod pool;
 mod queue;
@@ -41,14 +42,15 @@ mod worker;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicU64, fence};
 use core::time::Duration;
 
 pub use config::{Attach, Config, DaxMode, Deadlines, Offer};
 pub use counters::{Counter, Counters};
 pub use init::{FEATURES, Stance};
 pub use limits::Limits;
+pub use notify::Subscriber;
 pub use open::OpenError;
 pub use pool::Class;
 pub use state::State;
@@ -59,6 +61,7 @@ use crate::error::{Error, Result};
 use crate::platform::Platform;
 use crate::sync::{SpinLock, SpinRwLock};
 use forget::Forgets;
+use notify::Notices;
 use pool::Pool;
 use queue::{Env, Queue};
 use state::StateCell;
@@ -74,11 +77,16 @@ pub struct Connection<P: Platform> {
     /// The DAX window, where it is to be used.
     window: Option<Window>,
     state: StateCell,
+    /// The device was reset for good: it has no request any more.
+    stopped: AtomicBool,
+    /// The device did not finish its reset: it may still write.
+    stuck: AtomicBool,
     limits: SpinRwLock<Limits>,
     counters: Counters,
     pool: Pool<P>,
     queues: Box<[Queue<P>]>,
     forgets: Forgets<P>,
+    notices: Option<Notices<P>>,
     /// Handles that could not be released at once.
     releases: SpinLock<Vec<worker::PendingRelease>>,
     next_unique: AtomicU64,
@@ -176,7 +184,10 @@ impl<P: Platform> Connection<P> {
                     queue.reap(&self.env());
                 }
             }
-            self.forgets.reap(self);
+            self.forgets.reap();
+            if let Some(notices) = &self.notices {
+                notices.reap();
+            }
         }
         if config && self.device_failed() {
             // Whoever waits finds out, in thread context, and resets the device.
@@ -204,6 +215,8 @@ impl<P: Platform> Connection<P> {
         status.contains(DeviceStatus::DEVICE_NEEDS_RESET)
             || is_gone(status)
             || self.queues.iter().any(Queue::failed)
+            || self.forgets.failed()
+            || self.notices.as_ref().is_some_and(Notices::failed)
     }
 
     /// Ends the connection because its device failed. Blocks for a reset.
@@ -225,16 +238,26 @@ impl<P: Platform> Connection<P> {
         self.leave_window();
         self.counters.resets.add(1);
         if let Err(error) = open::reset(&*self.transport, &*self.platform, self.config.grace) {
-            log::error!("virtio-fs: {error}; going on as if it were gone");
+            log::error!("virtio-fs: {error}; its memory is not used again");
+            self.stuck.store(true, Relaxed);
         }
+        self.stopped.store(true, Relaxed);
+        // Pairs with the fence in `submit`.
+        fence(SeqCst);
         for queue in &self.queues {
             queue.reset();
         }
         self.forgets.reset();
+        if let Some(notices) = &self.notices {
+            notices.reset();
+        }
         for (id, slot) in self.pool.iter() {
             if slot.is_with_device() && slot.lose(&self.platform) == slot::SlotState::Returned {
                 self.pool.give_back(&self.platform, id);
             }
+        }
+        while let Some(id) = self.pool.next_to_clean(&self.platform) {
+            self.clean_up(id);
         }
         self.pool.wake_all(&self.platform);
     }
@@ -277,8 +300,15 @@ impl<P: Platform> Drop for Connection<P> {
     fn drop(&mut self) {
         // The device must not write into memory that goes away now. Orderly ends
         // have reset it already; a reset is no request, and bounded.
-        if matches!(self.state(), State::Starting | State::Ready) {
+        if !*self.stopped.get_mut() {
             self.stop_device();
+        }
+        if *self.stuck.get_mut() {
+            // What the device may still write to is never given back.
+            self.pool.leak();
+            self.forgets.leak();
+            core::mem::forget(self.notices.take());
+            core::mem::forget(core::mem::take(&mut self.queues));
         }
     }
 }

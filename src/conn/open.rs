@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use core::time::Duration;
 
 use virtio_drivers::device::common::Feature;
@@ -12,6 +12,7 @@ use virtio_drivers::device::common::Feature;
 use super::config::{Attach, Config, DaxMode};
 use super::forget::Forgets;
 use super::init;
+use super::notify::{self, Notices};
 use super::pool::{Class, Pool};
 use super::queue::Queue;
 use super::state::{State, StateCell};
@@ -29,11 +30,12 @@ use crate::wire::Destroy;
 
 /// The queue for FORGET and INTERRUPT.
 pub(super) const HIPRIO: u16 = 0;
-/// The first queue for requests. It is 1 while VIRTIO_FS_F_NOTIFICATION, bit 0,
-/// is not accepted.
+/// The first queue for requests, where there is no notification queue.
 const FIRST_REQUEST_QUEUE: u16 = 1;
 /// The shared memory region that is the DAX window (5.11.4).
 const WINDOW: u8 = 0;
+/// VIRTIO_FS_F_NOTIFICATION: queue 1 is for notifications, requests begin at 2.
+const NOTIFICATION: u64 = 1 << 0;
 /// The smallest queue that carries a request without indirect descriptors:
 /// arguments, reply, two pieces of data.
 const MIN_QUEUE_SIZE: u16 = 4;
@@ -163,7 +165,13 @@ impl<P: Platform> Connection<P> {
             return Err(OpenError::Busy);
         }
         reset(&*transport, &*platform, config.grace)?;
-        let conn = Self::build(platform, transport, config)?;
+        let (registers, clock, grace) = (transport.clone(), platform.clone(), config.grace);
+        let conn = Self::build(platform, transport, config).inspect_err(|_| {
+            // It was not let go yet and touches nothing; this leaves it as found.
+            if let Err(error) = reset(&*registers, &*clock, grace) {
+                log::error!("virtio-fs: {error}");
+            }
+        })?;
         let conn = Arc::new(conn);
         // From here on `conn`'s drop resets the device.
         conn.transport.set_status(
@@ -175,6 +183,9 @@ impl<P: Platform> Connection<P> {
         let wants_interrupts = conn.has_interrupts();
         for queue in &conn.queues {
             queue.set_interrupts(wants_interrupts, &conn.env());
+        }
+        if let Some(notices) = &conn.notices {
+            notices.start(&conn.transport, wants_interrupts);
         }
         let limits = init::negotiate(&conn)?;
         log::info!(
@@ -212,13 +223,14 @@ impl<P: Platform> Connection<P> {
             | Feature::RING_EVENT_IDX
             | Feature::ACCESS_PLATFORM
             | Feature::ORDER_PLATFORM;
-        let features = offered & wanted;
+        let notified = offered.bits() & NOTIFICATION;
+        let features = (offered & wanted) | Feature::from_bits_retain(notified);
         transport.set_driver_features(features.bits());
         let negotiated =
             DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK;
         transport.set_status(negotiated);
         if !transport.status().contains(DeviceStatus::FEATURES_OK) {
-            transport.set_status(DeviceStatus::FAILED);
+            transport.set_status(negotiated | DeviceStatus::FAILED);
             return Err(OpenError::FeaturesRefused(features.bits()));
         }
         let ring_features = RingFeatures {
@@ -241,8 +253,20 @@ impl<P: Platform> Connection<P> {
             let size = 1 << max.min(config.max_queue_size).max(MIN_QUEUE_SIZE).ilog2();
             Ok(Queue::new(index, size, ring_features, slots)?)
         };
+        let notices = match notified {
+            0 => None,
+            _ => {
+                let max = transport.max_queue_size(notify::INDEX);
+                if max == 0 {
+                    return Err(OpenError::Queue(notify::INDEX));
+                }
+                let size = FsConfig::notify_buffer_size(&*transport)?;
+                Some(Notices::new(max, size, ring_features)?)
+            }
+        };
+        let first = FIRST_REQUEST_QUEUE + u16::from(notices.is_some());
         let queues: Box<[Queue<P>]> = (0..count)
-            .map(|n| make(FIRST_REQUEST_QUEUE + n))
+            .map(|n| make(first.saturating_add(n)))
             .collect::<Result<_, _>>()?;
         let hiprio_max = transport.max_queue_size(HIPRIO);
         if hiprio_max < MIN_QUEUE_SIZE {
@@ -258,6 +282,10 @@ impl<P: Platform> Connection<P> {
         }
         // Forgets are reaped with other work and need no interrupt of their own.
         transport.set_queue(HIPRIO, &forgets.layout(vector_of(HIPRIO, config.vectors)))?;
+        if let Some(notices) = &notices {
+            let vector = vector_of(notify::INDEX, config.vectors);
+            transport.set_queue(notify::INDEX, &notices.layout(vector))?;
+        }
         for queue in &queues {
             let vector = vector_of(queue.index(), config.vectors);
             transport.set_queue(queue.index(), &queue.with_ring(|ring| ring.layout(vector)))?;
@@ -278,11 +306,14 @@ impl<P: Platform> Connection<P> {
             device,
             window,
             state: StateCell::new(),
+            stopped: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
             limits: SpinRwLock::new(init::before()),
             counters: Counters::default(),
             pool,
             queues,
             forgets,
+            notices,
             releases: SpinLock::new(Vec::new()),
             next_unique: AtomicU64::new(0),
         })
@@ -316,7 +347,9 @@ impl<P: Platform> Connection<P> {
         }
         // DESTROY takes the mappings away.
         self.empty_window();
-        if !self.device_failed() {
+        // A server that still holds requests is not asked: DESTROY comes after
+        // all others, and there may be no slot for it.
+        if !busy() && !self.device_failed() {
             // Its outcome changes nothing.
             if let Err(error) = self.call(&Destroy, Data::None, Class::Session) {
                 log::warn!("virtio-fs: {}: DESTROY: {error}", self.device.tag);

@@ -108,6 +108,11 @@ impl<P: Platform> Pool<P> {
         })
     }
 
+    /// Keeps all memory that the device may have from being used again.
+    pub(crate) fn leak(&mut self) {
+        core::mem::forget(core::mem::take(&mut self.slots));
+    }
+
     /// Sets how many background requests may be active at once.
     pub(crate) fn set_max_background(&self, platform: &P, max: u16) {
         self.with(platform, |line| line.max_background = max.max(1));
@@ -118,7 +123,7 @@ impl<P: Platform> Pool<P> {
         self.with(platform, |line| {
             let first = line.waiting.is_empty() || class.is_forced();
             if let Some(id) = first.then(|| line.grant(class)).flatten() {
-                self.slot(id).set_state(SlotState::Owned);
+                self.granted(id, class);
                 return Ok(id);
             }
             let ticket = line.next_ticket;
@@ -145,7 +150,7 @@ impl<P: Platform> Pool<P> {
             let id = line.grant(class)?;
             line.waiting.pop_front();
             line.wake_first(platform);
-            self.slot(id).set_state(SlotState::Owned);
+            self.granted(id, class);
             Some(id)
         })
     }
@@ -158,16 +163,27 @@ impl<P: Platform> Pool<P> {
         });
     }
 
+    fn granted(&self, id: SlotId, class: Class) {
+        let slot = self.slot(id);
+        slot.set_state(SlotState::Owned);
+        if class == Class::Background {
+            slot.set_background();
+        }
+    }
+
     /// Gives a slot back.
-    pub(crate) fn put(&self, platform: &P, id: SlotId, class: Class) {
-        self.slot(id).set_state(SlotState::Free);
+    pub(crate) fn put(&self, platform: &P, id: SlotId) {
         self.with(platform, |line| {
-            if class == Class::Background {
-                line.background -= 1;
-            }
-            line.free.push(id.0);
+            line.free(id, self.slot(id));
             line.wake_first(platform);
         });
+    }
+
+    /// Returns whether every slot that is not free was given up by its caller,
+    /// so that nobody but the device can end the shortage.
+    pub(crate) fn all_given_up(&self) -> bool {
+        self.iter()
+            .all(|(_, slot)| matches!(slot.state(), SlotState::Free | SlotState::Orphan))
     }
 
     /// Takes back a slot that nobody waits for. Any context.
@@ -206,8 +222,7 @@ impl<P: Platform> Pool<P> {
                 bits &= bits - 1;
                 let slot = self.slot(SlotId(id));
                 if slot.cleanup() == super::slot::Cleanup::None {
-                    slot.set_state(SlotState::Free);
-                    line.free.push(id);
+                    line.free(SlotId(id), slot);
                 } else {
                     line.to_clean.push(id);
                 }
@@ -234,6 +249,14 @@ impl<P: Platform> Line<P> {
             self.background += 1;
         }
         self.free.pop().map(SlotId)
+    }
+
+    fn free(&mut self, id: SlotId, slot: &Slot<P>) {
+        slot.set_state(SlotState::Free);
+        if slot.take_background() {
+            self.background -= 1;
+        }
+        self.free.push(id.0);
     }
 
     fn wake_first(&self, platform: &P) {

@@ -83,6 +83,8 @@ pub(crate) enum Cleanup {
     OpenDir = 3,
     /// Both, node id first (CREATE, TMPFILE).
     EntryOpen = 4,
+    /// Something was handed back: a file is closed now (RELEASE, RELEASEDIR).
+    Closed = 5,
 }
 
 impl Cleanup {
@@ -92,6 +94,7 @@ impl Cleanup {
             2 => Self::Open,
             3 => Self::OpenDir,
             4 => Self::EntryOpen,
+            5 => Self::Closed,
             _ => Self::None,
         }
     }
@@ -102,6 +105,8 @@ pub(crate) struct Slot<P: Platform> {
     state: AtomicU8,
     cleanup: AtomicU8,
     interrupted: AtomicBool,
+    /// The request counts as a background one until the slot is free again.
+    background: AtomicBool,
     /// The device was reset under the request: no reply will be found.
     lost: AtomicBool,
     pub(crate) queue: AtomicU16,
@@ -133,6 +138,7 @@ impl<P: Platform> Slot<P> {
             state: AtomicU8::new(SlotState::Free as u8),
             cleanup: AtomicU8::new(0),
             interrupted: AtomicBool::new(false),
+            background: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             queue: AtomicU16::new(0),
             segments: AtomicU16::new(0),
@@ -255,6 +261,16 @@ impl<P: Platform> Slot<P> {
     /// Returns what the device says it wrote.
     pub(crate) fn written(&self) -> u32 {
         self.written.load(Relaxed)
+    }
+
+    /// Notes that the slot was granted to a background request.
+    pub(crate) fn set_background(&self) {
+        self.background.store(true, Relaxed);
+    }
+
+    /// Returns whether it was, once.
+    pub(crate) fn take_background(&self) -> bool {
+        self.background.swap(false, Relaxed)
     }
 
     /// Returns whether the reply was lost in a reset.

@@ -14,7 +14,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::task::{Context, Poll};
 
 use super::Connection;
-use super::call::{cleanup_of, push_args, push_reply};
+use super::call::{WaitEnd, cleanup_of, push_args, push_reply};
 use super::pool::{Class, SlotId};
 use super::slot::Waiter;
 use crate::device::TableBuilder;
@@ -58,7 +58,7 @@ impl<P: Platform> Connection<P> {
         let id = self.acquire(Class::Normal)?;
         let slot = self.pool.slot(id);
         if let Err(error) = self.encode(slot, request, Class::Normal) {
-            self.pool.put(&self.platform, id, Class::Normal);
+            self.pool.put(&self.platform, id);
             return Err(error);
         }
         {
@@ -82,7 +82,7 @@ impl<P: Platform> Connection<P> {
         }
         let waiter = Waiter::Thread(self.platform.current_thread());
         slot.arm(cleanup_of(R::OPCODE), Some(waiter));
-        self.submit_slot(id, slot, R::OPCODE, Class::Normal);
+        self.submit_slot(id, slot, R::OPCODE);
         self.counters.bytes_sent.add(out as u64);
         let capacity = R::REPLY.fixed_area() + room;
         Ok(Ticket {
@@ -106,7 +106,7 @@ impl<P: Platform, R: Request> Ticket<P, R> {
         };
         let slot = self.conn.pool.slot(id);
         slot.set_waiter(Waiter::Thread(self.conn.platform.current_thread()));
-        if let Some(error) = self.conn.wait(id, R::OPCODE, false) {
+        if let WaitEnd::GivenUp(error) = self.conn.wait(id, R::OPCODE, false) {
             // It is an orphan already.
             self.id = None;
             return Err(error);
@@ -120,7 +120,7 @@ impl<P: Platform, R: Request> Ticket<P, R> {
         let reply = conn.read_reply::<R>(slot, self.capacity);
         let buffer = slot.args.lock().owned.take();
         self.id = None;
-        conn.pool.put(&conn.platform, id, Class::Normal);
+        conn.pool.put(&conn.platform, id);
         reply.map(|reply| (reply, buffer))
     }
 }

@@ -3,30 +3,30 @@
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 
-use super::pool::{Class, SlotId};
-use super::slot::Cleanup;
+use super::pool::SlotId;
+use super::slot::{Cleanup, Slot};
 use super::{Connection, State};
 use crate::platform::Platform;
 use crate::wire::{
-    Create, FileHandle, Found, LockOwner, Lookup, NodeId, Open, OpenFlags, Release, ReleaseFlags,
-    Releasedir, Request,
+    Create, FileHandle, Found, LockOwner, Lookup, NodeId, Open, OpenFlags, REQUEST_HEADER, Release,
+    ReleaseFlags, Releasedir, Request,
 };
 
 impl<P: Platform> Connection<P> {
     /// Does what is due, without blocking for longer than a request takes:
-    /// sends forgets, cleans up after requests that were given up, looks after
-    /// the device. Returns when it wants to be called again, at the latest.
+    /// sends forgets, cleans up after requests that were given up, passes
+    /// notifications on, looks after the device. Returns when it wants to be called again, at the latest.
     ///
     /// The driver starts no thread. A kernel that has some runs this in one; a
-    /// kernel that has none loses nothing but promptness, for other calls do the
-    /// same work as they come by.
+    /// kernel that has none loses promptness, for other calls do the same work as
+    /// they come by; only notifications wait for this one.
     pub fn work(&self) -> Option<Duration> {
         if self.state() != State::Ready {
             return None;
         }
         self.poll();
         self.tidy();
-        self.forgets.flush_old(self);
+        self.deliver_notifications();
         if self.device_failed() {
             self.lose_device("it needs a reset");
         }
@@ -52,13 +52,18 @@ impl<P: Platform> Connection<P> {
     }
 
     /// Hands back what an abandoned reply handed out.
-    fn clean_up(&self, id: SlotId) {
+    pub(super) fn clean_up(&self, id: SlotId) {
         let slot = self.pool.slot(id);
         let cleanup = slot.cleanup();
         let node = NodeId::new(slot.node.load(Relaxed));
         let (mut forget, mut release) = (None, None);
         match cleanup {
             Cleanup::None => {}
+            Cleanup::Closed => {
+                if let Some(node) = node {
+                    self.forgets.closed(node);
+                }
+            }
             Cleanup::Entry => {
                 if let Ok(Found::Entry(entry)) =
                     self.read_reply::<Lookup<'_>>(slot, Lookup::REPLY.fixed_area())
@@ -79,16 +84,28 @@ impl<P: Platform> Connection<P> {
                 }
             }
         }
-        self.pool.put(&self.platform, id, Class::Normal);
+        let flags = self.flags_of_open(slot);
+        self.pool.put(&self.platform, id);
         if let Some((node, fh)) = release {
             match cleanup {
-                Cleanup::OpenDir => self.release_dir(node, fh, OpenFlags::empty()),
-                _ => self.release(node, fh, OpenFlags::empty()),
+                Cleanup::OpenDir => self.release_dir(node, fh, flags),
+                _ => self.release(node, fh, flags),
             }
         }
         if let Some(node) = forget {
-            self.forget(node, 1);
+            self.forget_unkept(node);
         }
+    }
+
+    /// Returns the flags in the OPEN, OPENDIR, CREATE or TMPFILE that a slot
+    /// holds, which RELEASE repeats: all four begin with them.
+    fn flags_of_open(&self, slot: &Slot<P>) -> OpenFlags {
+        let mut flags = [0; 4];
+        let args = slot.args.lock();
+        let page = args.long.as_ref().unwrap_or(&args.page);
+        page.read(REQUEST_HEADER, &mut flags);
+        let once = OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NOCTTY | OpenFlags::TRUNC;
+        OpenFlags::from_bits_retain(u32::from_le_bytes(flags)).difference(once)
     }
 
     /// Has the server close a file. Does not block: without a free slot it goes
@@ -99,6 +116,25 @@ impl<P: Platform> Connection<P> {
             fh,
             flags,
             dir: false,
+            flock: None,
+        });
+    }
+
+    /// As [`release`](Self::release), and the flock(2) lock of `owner` goes with
+    /// it.
+    pub fn release_unlocking(
+        &self,
+        node: NodeId,
+        fh: FileHandle,
+        flags: OpenFlags,
+        owner: LockOwner,
+    ) {
+        self.release_soon(PendingRelease {
+            node,
+            fh,
+            flags,
+            dir: false,
+            flock: Some(owner),
         });
     }
 
@@ -109,11 +145,16 @@ impl<P: Platform> Connection<P> {
             fh,
             flags,
             dir: true,
+            flock: None,
         });
     }
 
     fn release_soon(&self, release: PendingRelease) {
-        if self.check_state().is_err() || self.post_release(&release) {
+        if self.check_state().is_err() {
+            return;
+        }
+        self.forgets.closing(release.node);
+        if self.post_release(&release) {
             return;
         }
         self.releases.lock().push(release);
@@ -125,17 +166,21 @@ impl<P: Platform> Connection<P> {
             fh,
             flags,
             dir,
+            flock,
         } = release;
         if dir {
             return self.post(&Releasedir { node, fh, flags });
         }
-        let none = ReleaseFlags::empty();
+        let (release, lock_owner) = match flock {
+            None => (ReleaseFlags::empty(), LockOwner(0)),
+            Some(owner) => (ReleaseFlags::FLOCK_UNLOCK, owner),
+        };
         self.post(&Release {
             node,
             fh,
             flags,
-            release: none,
-            lock_owner: LockOwner(0),
+            release,
+            lock_owner,
         })
     }
 
@@ -158,4 +203,6 @@ pub(super) struct PendingRelease {
     fh: FileHandle,
     flags: OpenFlags,
     dir: bool,
+    /// Whose flock goes with it.
+    flock: Option<LockOwner>,
 }

@@ -92,7 +92,8 @@ impl Glue {
                 0 => drop(self.pool.window_mut().lose_unmap(token)),
                 1 => drop(self.pool.cancel_unmap(token)),
                 _ => {
-                    drop(self.pool.window_mut().commit_unmap(token));
+                    // Stale after a reset; the claim then finds free ranges.
+                    let _ = self.pool.window_mut().commit_unmap(token);
                     let step = self.pool.claim(&access, Rights::Writable);
                     self.follow(step, access);
                 }

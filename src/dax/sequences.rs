@@ -62,6 +62,12 @@ fn step(real: &mut Real, model: &mut Model, op: Op, chunks: u64) -> bool {
             "{op:?}: {state:?} {pins} vs {naive:?}"
         );
     }
+    let shown = model.ranges.iter().map(|range| match *range {
+        Naive::Mapped(_, len, ..) | Naive::Unmapping(_, len, ..) => u64::from(len),
+        _ => 0,
+    });
+    let mapped_bytes = real.window.totals().mapped_bytes;
+    assert_eq!(mapped_bytes, shown.sum::<u64>(), "mapped bytes");
     for inode in 0..chunks.div_ceil(2) {
         let listed: Vec<_> = real.window.of_inode(InodeKey(inode), Chunk(0)).collect();
         let searched: Vec<_> = (0..2)

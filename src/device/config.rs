@@ -124,6 +124,18 @@ impl FsConfig {
         }
         Err(ConfigError::Unstable)
     }
+
+    /// Reads the least size of a notification buffer in bytes, a field that
+    /// devices with a notification queue have.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Transport`] if the space ends before.
+    pub fn notify_buffer_size<T: Transport>(transport: &T) -> Result<u32, ConfigError> {
+        let mut size = [0; 4];
+        transport.read_config(TAG_LEN + 4, &mut size)?;
+        Ok(u32::from_le_bytes(size))
+    }
 }
 
 #[cfg(test)]

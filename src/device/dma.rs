@@ -135,8 +135,19 @@ impl<H: Hal> DmaRegion<H> {
     }
 }
 
+impl<H: Hal> DmaRegion<H> {
+    /// Keeps the memory from ever being used again, because a device may still
+    /// write to it. The region is empty from then on.
+    pub(crate) fn leak(&mut self) {
+        self.len = 0;
+    }
+}
+
 impl<H: Hal> Drop for DmaRegion<H> {
     fn drop(&mut self) {
+        if self.len == 0 {
+            return;
+        }
         // SAFETY: these are the values that `dma_alloc` returned in `new`, and
         // nothing refers to the memory any more.
         let status = unsafe { H::dma_dealloc(self.paddr, self.base, self.len / PAGE_SIZE) };

@@ -292,6 +292,12 @@ impl<H: Hal> Ring<H> {
         }
     }
 
+    /// Keeps the ring's memory from being used again, because a device may still
+    /// write to it. The ring may only be dropped after that.
+    pub(crate) fn leak(&mut self) {
+        self.memory.leak();
+    }
+
     /// Returns the number of entries.
     pub const fn size(&self) -> u16 {
         self.size

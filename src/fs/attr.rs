@@ -12,8 +12,10 @@ use core::time::Duration;
 use bitflags::bitflags;
 
 use super::Inode;
+use super::acl::Acl;
 use super::filesystem::Asked;
-use crate::error::Result;
+use crate::errno::Errno;
+use crate::error::{Error, Origin, Result};
 use crate::platform::Platform;
 pub use crate::wire::SetTime;
 use crate::wire::{
@@ -51,6 +53,16 @@ pub(super) struct AttrCache {
     /// Number of the last change made here.
     version: u64,
     stale: Stale,
+    /// The access control list, `Some(None)` for none, `None` if not known. It
+    /// holds as long as the attributes do.
+    acl: Option<Option<Arc<Acl>>>,
+}
+
+/// Tells whether attributes were replaced or changed in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    until: u64,
+    version: u64,
 }
 
 impl AttrCache {
@@ -60,11 +72,31 @@ impl AttrCache {
             until: until.as_nanos() as u64,
             version: asked.0,
             stale: Stale::empty(),
+            acl: None,
         }
     }
 
     fn valid(&self, now: Duration, need: Stale) -> bool {
         now.as_nanos() < u128::from(self.until) && !self.stale.intersects(need)
+    }
+
+    /// Returns the access control list if it is known.
+    pub(super) fn acl(&self, now: Duration) -> Option<Option<Arc<Acl>>> {
+        self.acl.clone().filter(|_| self.valid(now, Stale::MODE))
+    }
+
+    pub(super) fn stamp(&self) -> Stamp {
+        Stamp {
+            until: self.until,
+            version: self.version,
+        }
+    }
+
+    /// Keeps an access control list that was asked for at `stamp`.
+    pub(super) fn keep_acl(&mut self, stamp: Stamp, acl: Option<Arc<Acl>>) {
+        if self.stamp() == stamp {
+            self.acl = Some(acl);
+        }
     }
 }
 
@@ -129,7 +161,19 @@ impl<P: Platform> Inode<P> {
         self.check()?;
         Ok(Metadata {
             device: self.device(),
-            attr: self.fresh_attr(Stale::all(), None)?,
+            attr: self.living_or_last(self.fresh_attr(Stale::all(), None))?,
+        })
+    }
+
+    /// A server may not find again what has no name any more. Who has it open
+    /// gets what was known when its last name went.
+    fn living_or_last(&self, result: Result<Attr>) -> Result<Attr> {
+        let gone =
+            |error: Error| error.origin() == Origin::Server && error.errno() == Errno::ESTALE;
+        let last = self.last_attr();
+        result.or_else(|error| match gone(error) && last.nlink == 0 {
+            true => Ok(last),
+            false => Err(error),
         })
     }
 
@@ -158,7 +202,17 @@ impl<P: Platform> Inode<P> {
 
     pub(super) fn cached_attr(&self, need: Stale) -> Option<Attr> {
         let cache = self.attr.read();
-        cache.valid(self.fs.now(), need).then_some(cache.attr)
+        let several = need.contains(Stale::NLINK) && cache.attr.nlink > 1 && !self.is_dir();
+        let unsure = several && cache.version < self.fs.unknown_unlink();
+        (cache.valid(self.fs.now(), need) && !unsure).then_some(cache.attr)
+    }
+
+    /// Returns the attributes as the answer to a question brought them, or a later
+    /// one; nothing if something changed here since. Whether they may be kept
+    /// does not matter.
+    pub(super) fn attr_since(&self, asked: Asked) -> Option<Attr> {
+        let cache = self.attr.read();
+        (cache.version <= asked.0 && cache.stale.is_empty()).then_some(cache.attr)
     }
 
     /// Returns the attributes as last heard, valid or not.
@@ -206,12 +260,16 @@ impl<P: Platform> Inode<P> {
             }
         }
         cache.attr = attr;
+        // Questions asked before this answer came may have been answered before
+        // what this one tells: their answers are not believed any more.
+        cache.version = self.fs.next_version();
         cache.until = until.as_nanos() as u64;
         cache.stale = Stale::empty();
+        cache.acl = None;
     }
 
     /// Drops what was derived from the content: somebody else changed it.
-    fn content_changed(&self) {
+    pub(super) fn content_changed(&self) {
         if let Some(extra) = &mut *self.extra.lock() {
             extra.dir = None;
             extra.target = None;
@@ -233,13 +291,21 @@ impl<P: Platform> Inode<P> {
         }
     }
 
-    /// Notes a change made here of which the result is known.
-    pub(super) fn attr_became(&self, stale: Stale, change: impl FnOnce(&mut Attr)) {
+    /// Notes a change made here, asked for at `asked`, of which the result is
+    /// known; unless something else changed meanwhile, for then nobody knows here
+    /// which of the two the server did last.
+    pub(super) fn attr_became(&self, asked: Asked, stale: Stale, change: impl FnOnce(&mut Attr)) {
         let version = self.fs.next_version();
         let mut cache = self.attr.write();
+        let raced = asked.0 < cache.version;
         cache.version = version;
-        cache.stale |= stale;
+        cache.stale |= if raced { Stale::all() } else { stale };
         change(&mut cache.attr);
+    }
+
+    /// Returns the number of the last change, when nobody else has the inode.
+    pub(super) fn last_version(&mut self) -> u64 {
+        self.attr.get_mut().version
     }
 
     /// Makes the next use ask the server.
@@ -317,6 +383,7 @@ impl<P: Platform> Inode<P> {
         cache.attr = reply.attr;
         cache.version = version;
         cache.stale = Stale::empty();
+        cache.acl = None;
         cache.until = if raced { 0 } else { until.as_nanos() as u64 };
     }
 
@@ -333,7 +400,7 @@ impl<P: Platform> Inode<P> {
         if request.mode.is_some() {
             request.mode = request
                 .mode
-                .map(|mode| self.allowed_mode(mode))
+                .map(|mode| self.allowed_mode(mode, changes.gid))
                 .transpose()?;
         }
         let owner = changes.uid.is_some() || changes.gid.is_some();
@@ -387,6 +454,17 @@ impl<P: Platform> Inode<P> {
     pub(super) fn may_have_privileges(&self) {
         if let Some(owner) = &self.owner {
             owner.set_bare(false);
+        }
+    }
+
+    /// Returns what a change of data outdates: the mode as well, where there are
+    /// set-id bits for the server to clear.
+    pub(super) fn written(&self) -> Stale {
+        let set_ids = self.last_attr().mode.permissions() & (Mode::SET_UID | Mode::SET_GID);
+        if set_ids != 0 && self.server_clears_set_ids() {
+            Stale::WRITTEN | Stale::MODE
+        } else {
+            Stale::WRITTEN
         }
     }
 

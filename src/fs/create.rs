@@ -47,9 +47,10 @@ impl<P: Platform> Inode<P> {
             extensions: self.extensions(),
         };
         let asked = fs.ask_now();
+        let version = self.names_version();
         match fs.lacking.unless(Opcode::Create, || fs.conn.ask(&request)) {
             Some(Ok(created)) => {
-                let inode = self.adopt(name, &created.entry, asked);
+                let inode = self.adopt(name, &created.entry, asked, version);
                 let kept = flags.difference(OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NOCTTY);
                 let (node, fh) = (created.entry.node, created.open.fh);
                 let inode = inode.inspect_err(|_| fs.conn.release(node, fh, kept))?;
@@ -176,10 +177,7 @@ impl<P: Platform> Inode<P> {
     /// ENOENT for an empty target, ENAMETOOLONG, and as [`create`](Self::create).
     pub fn symlink(self: &Arc<Self>, name: &[u8], target: &[u8]) -> Result<Arc<Self>> {
         let name = self.new_name(name)?;
-        let target = Target::new(target).map_err(|error| match error {
-            crate::wire::NameError::Empty => Error::caller(Errno::ENOENT),
-            error => error.into(),
-        })?;
+        let target = link_target(target)?;
         let request = Symlink {
             parent: self.node,
             name,
@@ -210,6 +208,7 @@ impl<P: Platform> Inode<P> {
             new_name: name,
         };
         let asked = self.fs.ask_now();
+        let version = self.names_version();
         let reply = self
             .fs
             .lacking
@@ -217,17 +216,30 @@ impl<P: Platform> Inode<P> {
             .unwrap_or(Err(Error::caller(Errno::EPERM)));
         let entry = reply.map_err(|error| self.creation_failed(name, error))?;
         // The reply counts a lookup of an inode that we have.
-        let linked = self.adopt(name, &entry, asked)?;
+        let linked = self.adopt(name, &entry, asked, version)?;
         if !Arc::ptr_eq(&linked, inode) {
             inode.attr_changed(Stale::LINKED);
         }
         Ok(())
     }
 
-    /// Checks that the caller may make `name` here.
-    fn new_name<'a>(&self, name: &'a [u8]) -> Result<&'a Name> {
-        self.may_create()?;
-        self.name(name)
+    /// Checks that the caller may make `name` here. Who may not is told first if
+    /// it is there already.
+    fn new_name<'a>(self: &Arc<Self>, name: &'a [u8]) -> Result<&'a Name> {
+        self.check_dir()?;
+        self.check_alive()?;
+        let checked = self.name(name)?;
+        let Err(error) = self.may_create() else {
+            return Ok(checked);
+        };
+        if !matches!(error.errno(), Errno::EACCES | Errno::EROFS) {
+            return Err(error);
+        }
+        match self.lookup(name) {
+            Ok(_) => Err(Error::caller(Errno::EEXIST)),
+            Err(lookup) if lookup.errno() == Errno::ENOENT => Err(error),
+            Err(lookup) => Err(lookup),
+        }
     }
 
     /// Sends a request that makes a name and takes the new inode.
@@ -238,9 +250,10 @@ impl<P: Platform> Inode<P> {
         request: &R,
     ) -> Result<Arc<Self>> {
         let asked = self.fs.ask_now();
+        let version = self.names_version();
         let reply = self.fs.conn.call(request, Data::None, Class::Normal);
         let entry = reply.map_err(|error| self.creation_failed(name, error))?;
-        let inode = self.adopt(name, &entry, asked)?;
+        let inode = self.adopt(name, &entry, asked, version)?;
         if inode.file_type() == kind {
             Ok(inode)
         } else {
@@ -248,9 +261,16 @@ impl<P: Platform> Inode<P> {
         }
     }
 
-    /// Takes the inode of a name that was just made here.
-    fn adopt(self: &Arc<Self>, name: &Name, entry: &Entry, asked: Asked) -> Result<Arc<Self>> {
-        self.names_changed();
+    /// Takes the inode of a name that was just made here. `version` is that of
+    /// the names when it was asked for.
+    fn adopt(
+        self: &Arc<Self>,
+        name: &Name,
+        entry: &Entry,
+        asked: Asked,
+        version: u32,
+    ) -> Result<Arc<Self>> {
+        let before = self.names_changed();
         let place = self.place_of(name);
         let inode = self
             .fs
@@ -258,11 +278,14 @@ impl<P: Platform> Inode<P> {
             .inspect_err(|_| {
                 self.fs.forget_name(self, name);
             })?;
-        self.fs.remember(
-            place,
-            Some(inode.clone()),
-            self.fs.options.cache.ttl(entry.entry_valid),
-        );
+        if before == version {
+            let ttl = self.fs.options.cache.ttl(entry.entry_valid);
+            self.fs
+                .remember(place, Some(inode.clone()), ttl, before.wrapping_add(1));
+        } else {
+            // Another change came between: which was the last?
+            self.fs.forget_name(self, name);
+        }
         Ok(inode)
     }
 
@@ -301,4 +324,12 @@ impl<P: Platform> Inode<P> {
             ..Extensions::NONE
         }
     }
+}
+
+/// Checks what a symbolic link is to point to.
+pub(super) fn link_target(target: &[u8]) -> Result<&Target> {
+    Target::new(target).map_err(|error| match error {
+        crate::wire::NameError::Empty => Error::caller(Errno::ENOENT),
+        error => error.into(),
+    })
 }

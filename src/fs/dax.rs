@@ -18,7 +18,7 @@ use crate::dax::{Dax, Hold, Rights, Wish};
 use crate::error::Result;
 use crate::platform::{FilePages, Platform};
 use crate::sync::{ExclusiveGuard, SharedGuard};
-use crate::wire::{Attr, AttrFlags, FileType, InitFlags, Mode, OpenFlags};
+use crate::wire::{Attr, AttrFlags, FileType, InitFlags, Mode, OpenFlags, WriteOrigin};
 
 /// What becomes of the next bytes of an access.
 enum Way {
@@ -194,7 +194,10 @@ impl<P: Platform> File<P> {
                         self.inode().fs.counters().dax_bytes_written.add(n as u64);
                         (n, Ok(n))
                     }
-                    Way::Request(n) => (n, self.write_by_request(begin, &[&rest[..n]], n)),
+                    Way::Request(n) => {
+                        let origin = WriteOrigin::Caller;
+                        (n, self.write_by_request(begin, &[&rest[..n]], n, origin))
+                    }
                 };
                 match got {
                     Ok(n) => {

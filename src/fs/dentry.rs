@@ -115,18 +115,28 @@ impl<P: Platform> DentryCache<P> {
     }
 
     /// Remembers that `place` stands for `inode`, or for none, until
-    /// `valid_until`. Returns what had to go.
+    /// `valid_until`, if the parent's names have this version; else forgets the
+    /// name. Returns what had to go.
+    ///
+    /// Whoever changes a name counts the version up first and comes here then, so
+    /// that an answer from before the change cannot stay.
     pub(super) fn insert(
         &self,
         place: Arc<Place<P>>,
         inode: Option<Arc<Inode<P>>>,
         valid_until: Duration,
+        version: u32,
     ) -> Evicted<P> {
         let hash = self.hash(&place.parent, &place.name);
         let mut guard = self.shard(hash).write();
         let shard = &mut *guard;
         let valid_until = AtomicU64::new(valid_until.as_nanos() as u64);
         let old = shard.position(hash, &place.parent, &place.name);
+        if place.parent.names_version() != version {
+            let old = old.and_then(|at| shard.take(hash, at));
+            drop(guard);
+            return Evicted(old);
+        }
         let dentry = Dentry {
             place,
             inode,
@@ -177,6 +187,15 @@ impl<P: Platform> DentryCache<P> {
         let hash = self.hash(parent, name);
         if let Some(dentry) = self.shard(hash).read().find(hash, parent, name) {
             dentry.valid_until.store(0, Relaxed);
+        }
+    }
+
+    /// Makes every name be asked for again.
+    pub(super) fn expire_all(&self) {
+        for shard in &self.shards {
+            for dentry in shard.read().entries.iter().flatten() {
+                dentry.valid_until.store(0, Relaxed);
+            }
         }
     }
 

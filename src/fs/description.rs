@@ -3,12 +3,15 @@
 use alloc::sync::Arc;
 
 use super::file::Durable;
-use super::{Changes, Dir, DirEntry, File, Inode, Metadata};
+use super::lock::{LockWait, new_owner};
+use super::{Changes, Dir, DirEntry, File, Inode, IoctlResult, Metadata};
 use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::platform::Platform;
 use crate::sync::SleepLock;
-use crate::wire::{DirCookie, FileType, FopenFlags, LockOwner, OpenFlags, SIZE_MAX, SeekWhence};
+use crate::wire::{
+    DirCookie, FopenFlags, Lock, LockFamily, LockKind, LockOwner, OpenFlags, SIZE_MAX, SeekWhence,
+};
 
 /// What is open, and where in it. Shared by duplicated descriptors.
 pub(super) struct Description<P: Platform> {
@@ -19,7 +22,8 @@ enum Kind<P: Platform> {
     /// The position is held for the length of a read or write, so that two
     /// threads do not read the same bytes (2.9.7 of POSIX).
     File(Arc<File<P>>, SleepLock<P, u64>),
-    Dir(Arc<Inode<P>>, SleepLock<P, Dir<P>>),
+    /// With the owner of its flock, for the directory has no [`File`].
+    Dir(Arc<Inode<P>>, SleepLock<P, Dir<P>>, LockOwner),
     /// O_PATH: a place, not a file.
     Place(Arc<Inode<P>>),
 }
@@ -33,7 +37,7 @@ impl<P: Platform> Description<P> {
 
     pub(super) fn of_dir(dir: Dir<P>) -> Self {
         Self {
-            kind: Kind::Dir(dir.inode().clone(), SleepLock::new(dir)),
+            kind: Kind::Dir(dir.inode().clone(), SleepLock::new(dir), new_owner()),
         }
     }
 
@@ -46,7 +50,7 @@ impl<P: Platform> Description<P> {
     pub(super) fn inode(&self) -> &Arc<Inode<P>> {
         match &self.kind {
             Kind::File(file, _) => file.inode(),
-            Kind::Dir(inode, _) | Kind::Place(inode) => inode,
+            Kind::Dir(inode, ..) | Kind::Place(inode) => inode,
         }
     }
 
@@ -55,6 +59,18 @@ impl<P: Platform> Description<P> {
             Kind::File(file, _) => Ok(file),
             Kind::Dir(..) => Err(Error::caller(Errno::EISDIR)),
             Kind::Place(_) => Err(Error::caller(Errno::EBADF)),
+        }
+    }
+
+    pub(super) fn is_dir(&self) -> bool {
+        matches!(self.kind, Kind::Dir(..))
+    }
+
+    /// Returns the file for writing, for which no directory is open.
+    pub(super) fn writable(&self) -> Result<&Arc<File<P>>> {
+        match &self.kind {
+            Kind::File(file, _) => Ok(file),
+            Kind::Dir(..) | Kind::Place(_) => Err(Error::caller(Errno::EBADF)),
         }
     }
 
@@ -72,6 +88,10 @@ impl<P: Platform> Description<P> {
 
     pub(super) fn read(&self, buf: &mut [u8]) -> Result<usize> {
         let (file, position) = self.positioned()?;
+        if file.server_flags().contains(FopenFlags::STREAM) {
+            // No position, so a reader who waits keeps no writer waiting.
+            return file.read_at(0, buf);
+        }
         let mut position = position.lock(self.platform())?;
         let n = file.read_at(*position, buf)?;
         *position += n as u64;
@@ -79,9 +99,14 @@ impl<P: Platform> Description<P> {
     }
 
     pub(super) fn write(&self, data: &[u8]) -> Result<usize> {
+        self.writable()?;
         let (file, position) = self.positioned()?;
+        if file.server_flags().contains(FopenFlags::STREAM) {
+            return file.write_at(0, data);
+        }
         let mut position = position.lock(self.platform())?;
-        if file.flags().contains(OpenFlags::APPEND) {
+        // To append nothing does not even move the position.
+        if file.flags().contains(OpenFlags::APPEND) && !data.is_empty() {
             let (n, end) = file.append(data)?;
             *position = end;
             return Ok(n);
@@ -95,7 +120,7 @@ impl<P: Platform> Description<P> {
         let invalid = Error::caller(Errno::EINVAL);
         let (file, position) = match &self.kind {
             Kind::File(file, position) => (file, position),
-            Kind::Dir(_, dir) => {
+            Kind::Dir(_, dir, _) => {
                 // What telldir returned, and the beginning.
                 let mut dir = dir.lock(self.platform())?;
                 match whence {
@@ -107,10 +132,7 @@ impl<P: Platform> Description<P> {
             }
             Kind::Place(_) => return Err(Error::caller(Errno::EBADF)),
         };
-        let stream = FopenFlags::STREAM | FopenFlags::NONSEEKABLE;
-        if file.server_flags().intersects(stream) || file.inode().file_type() == FileType::Fifo {
-            return Err(Error::caller(Errno::ESPIPE));
-        }
+        file.check_seekable()?;
         let mut position = position.lock(self.platform())?;
         let base = match whence {
             SeekWhence::Set => 0,
@@ -132,7 +154,7 @@ impl<P: Platform> Description<P> {
 
     pub(super) fn read_dir(&self, each: impl FnMut(DirEntry<'_>) -> bool) -> Result<bool> {
         match &self.kind {
-            Kind::Dir(_, dir) => dir.lock(self.platform())?.read(each),
+            Kind::Dir(_, dir, _) => dir.lock(self.platform())?.read(each),
             _ => Err(Error::caller(Errno::ENOTDIR)),
         }
     }
@@ -140,7 +162,7 @@ impl<P: Platform> Description<P> {
     pub(super) fn sync(&self, durable: Durable) -> Result<()> {
         match &self.kind {
             Kind::File(file, _) => file.sync(durable),
-            Kind::Dir(_, dir) => dir.lock(self.platform())?.sync(),
+            Kind::Dir(_, dir, _) => dir.lock(self.platform())?.sync(),
             Kind::Place(_) => Err(Error::caller(Errno::EBADF)),
         }
     }
@@ -148,14 +170,75 @@ impl<P: Platform> Description<P> {
     pub(super) fn metadata(&self) -> Result<Metadata> {
         match &self.kind {
             Kind::File(file, _) => file.metadata(),
-            Kind::Dir(inode, _) | Kind::Place(inode) => inode.metadata(),
+            Kind::Dir(inode, ..) | Kind::Place(inode) => inode.metadata(),
         }
     }
 
     pub(super) fn set_metadata(&self, changes: &Changes) -> Result<Metadata> {
         match &self.kind {
             Kind::File(file, _) => file.set_metadata(changes),
-            Kind::Dir(inode, _) => inode.set_metadata(changes),
+            Kind::Dir(..) if changes.size.is_some() => Err(Error::caller(Errno::EINVAL)),
+            Kind::Dir(inode, ..) => inode.set_metadata(changes),
+            Kind::Place(_) => Err(Error::caller(Errno::EBADF)),
+        }
+    }
+
+    /// Returns the inode, unless only the place is open.
+    pub(super) fn opened(&self) -> Result<&Arc<Inode<P>>> {
+        match &self.kind {
+            Kind::Place(_) => Err(Error::caller(Errno::EBADF)),
+            _ => Ok(self.inode()),
+        }
+    }
+
+    pub(super) fn position(&self) -> Result<u64> {
+        Ok(*self.positioned()?.1.lock(self.platform())?)
+    }
+
+    pub(super) fn set_position(&self, to: u64) -> Result<()> {
+        *self.positioned()?.1.lock(self.platform())? = to;
+        Ok(())
+    }
+
+    /// Locks of directories are kept here: the server has no requests for them.
+    pub(super) fn lock(&self, owner: LockOwner, lock: Lock, wait: LockWait) -> Result<()> {
+        match &self.kind {
+            Kind::File(file, _) => file.set_lock(owner, lock, wait),
+            Kind::Dir(..) if lock.kind == LockKind::Write => Err(Error::caller(Errno::EBADF)),
+            Kind::Dir(inode, ..) => inode.lock_range_here(owner, lock, wait),
+            Kind::Place(_) => Err(Error::caller(Errno::EBADF)),
+        }
+    }
+
+    pub(super) fn test_lock(&self, owner: LockOwner, wanted: Lock) -> Result<Option<Lock>> {
+        match &self.kind {
+            Kind::File(file, _) => file.get_lock(owner, wanted),
+            Kind::Dir(inode, ..) => inode.test_lock_here(owner, wanted),
+            Kind::Place(_) => Err(Error::caller(Errno::EBADF)),
+        }
+    }
+
+    pub(super) fn flock(&self, kind: LockKind, wait: LockWait) -> Result<()> {
+        match &self.kind {
+            Kind::File(file, _) => file.flock(kind, wait),
+            Kind::Dir(inode, _, owner) => inode.flock_here(*owner, kind, wait),
+            Kind::Place(_) => Err(Error::caller(Errno::EBADF)),
+        }
+    }
+
+    pub(super) fn ioctl(
+        &self,
+        cmd: u32,
+        arg: u64,
+        input: &[u8],
+        output: &mut [u8],
+    ) -> Result<IoctlResult> {
+        match &self.kind {
+            Kind::File(file, _) => file.ioctl(cmd, arg, input, output),
+            Kind::Dir(_, dir, _) => {
+                let mut dir = dir.lock(self.platform())?;
+                dir.ioctl(cmd, arg, input, output)
+            }
             Kind::Place(_) => Err(Error::caller(Errno::EBADF)),
         }
     }
@@ -163,7 +246,19 @@ impl<P: Platform> Description<P> {
     pub(super) fn close(&self, owner: LockOwner) -> Result<()> {
         match &self.kind {
             Kind::File(file, _) => file.flush(owner),
-            Kind::Dir(..) | Kind::Place(_) => Ok(()),
+            Kind::Dir(inode, ..) => {
+                inode.unlock_here(LockFamily::Posix, owner);
+                Ok(())
+            }
+            Kind::Place(_) => Ok(()),
+        }
+    }
+}
+
+impl<P: Platform> Drop for Description<P> {
+    fn drop(&mut self) {
+        if let Kind::Dir(inode, _, owner) = &self.kind {
+            inode.unlock_here(LockFamily::Flock, *owner);
         }
     }
 }

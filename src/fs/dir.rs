@@ -10,8 +10,8 @@ use super::perm::Access;
 use crate::conn::Class;
 use crate::device::Data;
 use crate::errno::Errno;
-use crate::error::{Error, Result};
-use crate::platform::Platform;
+use crate::error::{Error, Origin, Result};
+use crate::platform::{Platform, Signal};
 use crate::wire::abi;
 use crate::wire::{
     DirCookie, Dirent, DirentPlus, Dirents, DirentsPlus, EntryName, FileHandle, FileType,
@@ -46,6 +46,8 @@ pub struct Dir<P: Platform> {
     buffer: Vec<u8>,
     at: usize,
     filled: usize,
+    /// Where the server was asked to begin when it last gave records.
+    filled_from: Option<DirCookie>,
     plus: bool,
     source: Source,
     /// The records as they come, to be kept if all of them do.
@@ -101,6 +103,7 @@ impl<P: Platform> Inode<P> {
             buffer: Vec::new(),
             at: 0,
             filled: 0,
+            filled_from: None,
             plus: false,
             source: Source::None,
             gathered: None,
@@ -174,6 +177,7 @@ impl<P: Platform> Dir<P> {
         }
         self.cookie = to;
         (self.at, self.filled) = (0, 0);
+        self.filled_from = None;
         self.source = Source::None;
         self.gathered = None;
     }
@@ -189,6 +193,7 @@ impl<P: Platform> Dir<P> {
     /// that was removed.
     pub fn read(&mut self, mut each: impl FnMut(DirEntry<'_>) -> bool) -> Result<bool> {
         self.inode.check()?;
+        self.inode.check_alive()?;
         if !self.read_dots(&mut each)? {
             return Ok(false);
         }
@@ -322,11 +327,19 @@ impl<P: Platform> Dir<P> {
         };
         let conn = self.inode.fs.conn.clone();
         let limits = conn.limits();
-        let size = BUFFER.min(limits.max_read as usize);
+        let size = BUFFER.min(limits.max_read as usize).min(conn.fitting());
         if self.buffer.len() != size {
             self.buffer = vec![0; size];
         }
         let cookie = self.server_cookie();
+        if self.filled_from == Some(cookie) {
+            // The last record led back to where this began: a server's mistake
+            // must not keep a caller here for ever.
+            return Err(malformed(&self.inode, Malformed::Offset(cookie.0)));
+        }
+        if self.inode.fs.platform().signal() == Signal::Kill {
+            return Err(Error::new(Errno::EINTR, Origin::Platform));
+        }
         self.plus = self.wants_plus(cookie);
         let (node, fh, flags) = (self.inode.node, handle.fh, handle.flags);
         let size = size as u32;
@@ -366,6 +379,7 @@ impl<P: Platform> Dir<P> {
         let filled = result.inspect_err(|error| self.inode.note_stale(*error))?;
         self.inode.read_happened();
         self.filled = filled;
+        self.filled_from = (filled > 0).then_some(cookie);
         if self.plus {
             self.take_lookups(asked, version);
         }
@@ -405,9 +419,8 @@ impl<P: Platform> Dir<P> {
             let Ok(inode) = fs.accept(&entry, asked, self.inode.device(), Some(&place)) else {
                 continue;
             };
-            if self.inode.names_version() == version {
-                fs.remember(place, Some(inode), fs.options.cache.ttl(entry.entry_valid));
-            }
+            let ttl = fs.options.cache.ttl(entry.entry_valid);
+            fs.remember(place, Some(inode), ttl, version);
         }
     }
 
@@ -483,19 +496,22 @@ impl<P: Platform> Dir<P> {
         }
     }
 
+    /// Returns the server's handle, opening one if there is none yet.
+    pub(super) fn server_handle(&mut self) -> Result<Arc<Handle<P>>> {
+        if let Some(handle) = &self.handle {
+            return Ok(handle.clone());
+        }
+        let handle = self.inode.open_dir_handle()?;
+        Ok(self.handle.insert(handle).clone())
+    }
+
     /// Makes the names in the directory durable. Blocks.
     ///
     /// # Errors
     ///
     /// The server's.
     pub fn sync(&mut self) -> Result<()> {
-        let handle = match &self.handle {
-            Some(handle) => handle.clone(),
-            None => {
-                let handle = self.inode.open_dir_handle()?;
-                self.handle.insert(handle).clone()
-            }
-        };
+        let handle = self.server_handle()?;
         let request = Fsyncdir {
             node: self.inode.node,
             fh: handle.fh,
@@ -539,5 +555,5 @@ fn malformed<P: Platform>(inode: &Inode<P>, why: Malformed) -> Error {
         "virtio-fs: malformed entry in directory {}: {why}",
         inode.node
     );
-    Error::new(Errno::EIO, crate::error::Origin::Protocol)
+    Error::new(Errno::EIO, Origin::Protocol)
 }

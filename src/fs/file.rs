@@ -1,10 +1,11 @@
 //! Open files.
 
 use alloc::sync::Arc;
-use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::attr::Stale;
+use super::filesystem::Asked;
 use super::handle::{Handle, Opened, shareable};
 use super::options::FlushPolicy;
 use super::perm::Access;
@@ -17,8 +18,8 @@ use crate::error::{Error, Result};
 use crate::platform::Platform;
 use crate::sync::SpinLock;
 use crate::wire::{
-    FileHandle, FileType, Flush, FopenFlags, Fsync, FsyncFlags, InitFlags, LockOwner, Opcode, Open,
-    OpenFlags,
+    FileHandle, FileType, Flush, FopenFlags, Fsync, FsyncFlags, InitFlags, LockFamily, LockOwner,
+    Opcode, Open, OpenFlags, SetIds,
 };
 
 /// A file that somebody opened: an open file description, in POSIX words,
@@ -32,10 +33,12 @@ pub struct File<P: Platform> {
     pub(super) flags: OpenFlags,
     /// Something was written that no FLUSH has followed.
     pub(super) unflushed: AtomicBool,
-    /// Locks were taken through it.
-    pub(super) locked: AtomicBool,
     /// Where it was read and written last, to see a sequence.
     pub(super) stream: SpinLock<Stream>,
+    /// Owner of its flock, 0 before the first.
+    pub(super) flock: AtomicU64,
+    /// Its name in notifications, 0 before the first POLL.
+    pub(super) poll: AtomicU64,
 }
 
 /// How much [`File::sync`] makes durable.
@@ -77,8 +80,10 @@ impl<P: Platform> Inode<P> {
 
     /// As [`open`](Self::open), after permissions were checked.
     pub(super) fn open_unchecked(self: &Arc<Self>, flags: OpenFlags) -> Result<Arc<File<P>>> {
-        let shares =
-            self.file_type() == FileType::Regular && self.fs.options.cache.shares_handles();
+        // A server may tie a flock to the handle that it was taken through.
+        let shares = self.file_type() == FileType::Regular
+            && self.fs.options.cache.shares_handles()
+            && !self.fs.locks_remotely(LockFamily::Flock);
         if shares
             && shareable(flags)
             && let Some(handle) = self
@@ -101,8 +106,9 @@ impl<P: Platform> Inode<P> {
         self.fs.settle_window();
         let handle = if truncate && atomic {
             let _layout = self.break_layout(0)?;
+            let asked = self.fs.ask_now();
             let handle = self.open_handle(sent)?;
-            self.truncated(0);
+            self.truncated(asked, 0);
             handle
         } else {
             self.open_handle(sent)?
@@ -126,7 +132,11 @@ impl<P: Platform> Inode<P> {
         let request = Open {
             node: self.node,
             flags,
-            set_ids: self.set_ids_on_change(),
+            set_ids: if flags.contains(OpenFlags::TRUNC) {
+                self.set_ids_on_change()
+            } else {
+                SetIds::Keep
+            },
         };
         let opened = if fs.conn.limits().has(InitFlags::NO_OPEN_SUPPORT) {
             fs.lacking.unless(Opcode::Open, || fs.conn.ask(&request))
@@ -160,9 +170,9 @@ impl<P: Platform> Inode<P> {
 
     /// Notes that the file was cut or extended to `size`. To be called while nobody
     /// else can change it.
-    pub(super) fn truncated(&self, size: u64) {
+    fn truncated(&self, asked: Asked, size: u64) {
         self.set_unsynced();
-        self.attr_became(Stale::WRITTEN, |attr| attr.size = size);
+        self.attr_became(asked, self.written(), |attr| attr.size = size);
     }
 }
 
@@ -172,8 +182,9 @@ impl<P: Platform> File<P> {
             handle,
             flags,
             unflushed: AtomicBool::new(false),
-            locked: AtomicBool::new(false),
             stream: SpinLock::default(),
+            flock: AtomicU64::new(0),
+            poll: AtomicU64::new(0),
         })
     }
 
@@ -211,6 +222,17 @@ impl<P: Platform> File<P> {
         Some(self.handle.fh)
     }
 
+    /// Refuses positions in a file that has none, by its type or because the
+    /// server says so.
+    pub(super) fn check_seekable(&self) -> Result<()> {
+        let stream = FopenFlags::STREAM | FopenFlags::NONSEEKABLE;
+        if self.handle.fopen.intersects(stream) || self.inode().file_type() == FileType::Fifo {
+            Err(Error::caller(Errno::ESPIPE))
+        } else {
+            Ok(())
+        }
+    }
+
     /// Changes attributes through the open file: its size may be changed whatever
     /// the permissions have become since. Blocks.
     ///
@@ -238,23 +260,38 @@ impl<P: Platform> File<P> {
     ///
     /// The server's, which are those of close(2).
     pub fn flush(&self, owner: LockOwner) -> Result<()> {
+        let result = self.send_flush(owner);
+        self.inode().unlock_here(LockFamily::Posix, owner);
+        result
+    }
+
+    fn send_flush(&self, owner: LockOwner) -> Result<()> {
         let fs = &self.inode().fs;
-        let useful = self.unflushed.swap(false, Relaxed) | self.locked.load(Relaxed);
-        if self.handle.fopen.contains(FopenFlags::NOFLUSH)
-            || fs.options.flush == FlushPolicy::WhenUseful && !useful
-        {
+        // Closing any descriptor of a file drops the locks that any of them took.
+        let locked = self.inode().was_locked() && fs.locks_remotely(LockFamily::Posix);
+        let useful = self.unflushed.swap(false, Relaxed) | locked;
+        if fs.options.flush == FlushPolicy::WhenUseful && !useful {
             return Ok(());
+        }
+        let silent = self.handle.fopen.contains(FopenFlags::NOFLUSH);
+        if silent || fs.lacking.has(Opcode::Flush) {
+            return if locked {
+                self.unlock_remotely(owner)
+            } else {
+                Ok(())
+            };
         }
         let request = Flush {
             node: self.inode().node,
             fh: self.handle.fh,
             lock_owner: owner,
         };
-        fs.lacking
-            .unless(Opcode::Flush, || {
-                fs.conn.call(&request, Data::None, Class::Forced)
-            })
-            .unwrap_or(Ok(()))
+        let flush = || fs.conn.call(&request, Data::None, Class::Forced);
+        match fs.lacking.unless(Opcode::Flush, flush) {
+            Some(result) => result,
+            None if locked => self.unlock_remotely(owner),
+            None => Ok(()),
+        }
     }
 
     /// Makes what was written durable. Blocks. Sends nothing if nothing was

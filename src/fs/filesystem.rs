@@ -2,21 +2,23 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicU64};
 use core::time::Duration;
 
 use super::Inode;
 use super::attr::AttrCache;
 use super::dentry::DentryCache;
 use super::inode::Place;
+use super::lock::Locks;
 use super::nosys::Lacking;
 use super::options::MountOptions;
+use super::poll::Pollers;
 use super::table::InodeTable;
 use crate::conn::{Connection, Counters};
 use crate::dax::Dax;
 use crate::errno::Errno;
-use crate::error::{Error, Result};
+use crate::error::{Error, Origin, Result};
 use crate::platform::{Caller, Platform};
 use crate::sync::SpinLock;
 use crate::wire::{Attr, AttrFlags, Entry, InitFlags, Name, NodeId};
@@ -29,14 +31,26 @@ pub struct FileSystem<P: Platform> {
     pub(super) dentries: DentryCache<P>,
     pub(super) lacking: Lacking,
     pub(super) dax: Option<Dax<P>>,
+    /// Those that the server does not keep.
+    pub(super) locks: Locks<P>,
+    /// Who waits for a file to be ready.
+    pub(super) pollers: Pollers,
     /// Orders attributes by when they were asked for (S0-04): each change made
     /// here takes the next number, and a reply to an older question is not
     /// believed.
     attr_version: AtomicU64,
     /// The number for the next submount.
     next_device: AtomicU64,
-    /// Roots of submounts, for SYNCFS.
-    submounts: SpinLock<Vec<NodeId>>,
+    /// The latest change that an inode had seen that is gone now. Attributes
+    /// asked for before it may belong to an inode made anew, and be older.
+    evicted_version: AtomicU64,
+    /// The last time that a name of an unknown file was removed: of any file with
+    /// several names, perhaps.
+    unknown_unlink: AtomicU64,
+    /// Held while a directory that is known already is put in its place.
+    places: SpinLock<()>,
+    /// The mount is gone: names are not kept any more.
+    ended: AtomicBool,
 }
 
 /// When a question was asked, to be compared with what changed meanwhile.
@@ -54,8 +68,13 @@ impl<P: Platform> FileSystem<P> {
             conn,
             options,
             lacking: Lacking::default(),
+            locks: Locks::default(),
+            pollers: Pollers::default(),
             attr_version: AtomicU64::new(1),
-            submounts: SpinLock::new(Vec::new()),
+            evicted_version: AtomicU64::new(0),
+            unknown_unlink: AtomicU64::new(0),
+            places: SpinLock::new(()),
+            ended: AtomicBool::new(false),
         }
     }
 
@@ -172,7 +191,7 @@ impl<P: Platform> FileSystem<P> {
             Err(why) => {
                 self.counters().malformed_replies.add(1);
                 log::error!("virtio-fs: bad attributes of node {}: {why}", entry.node);
-                self.conn.forget(entry.node, 1);
+                self.conn.forget_unkept(entry.node);
                 return Err(Error::protocol());
             }
         };
@@ -182,17 +201,52 @@ impl<P: Platform> FileSystem<P> {
             inode.generation == entry.generation && inode.file_type() == kind && !inode.is_bad()
         };
         let inode = match self.inodes.get(entry.node).filter(|inode| same(inode)) {
-            Some(inode) => inode,
+            Some(inode) => {
+                inode.apply_attr(attr, until, asked);
+                inode
+            }
             None => self.make_inode(entry, attr, until, asked, device, same)?,
         };
         inode.count_lookup();
-        inode.apply_attr(attr, until, asked);
-        if let Some(place) = place
-            && (inode.is_dir() || inode.place().is_none())
-        {
-            drop(inode.set_place(Some(place.clone())));
+        if let Some(place) = place {
+            self.put_in_place(&inode, place)?;
         }
         Ok(inode)
+    }
+
+    /// Notes where an inode was found: a directory anew each time, for it has
+    /// one name; another file the first time.
+    ///
+    /// # Errors
+    ///
+    /// ELOOP for a directory that would be its own ancestor. A server may say so
+    /// in good faith, when directories were moved between two answers.
+    pub(super) fn put_in_place(&self, inode: &Arc<Inode<P>>, place: &Arc<Place<P>>) -> Result<()> {
+        let old = {
+            let _places = self.places.lock();
+            let before = inode.place();
+            if !inode.is_dir() && before.is_some() {
+                return Ok(());
+            }
+            // One that was nowhere yet has nothing in it.
+            let moves = before.is_some_and(|old| !Arc::ptr_eq(&old.parent, &place.parent));
+            if moves && place.parent.is_below(inode) {
+                None
+            } else {
+                Some(inode.set_place(Some(place.clone())))
+            }
+        };
+        match old {
+            // Dropped outside of the lock.
+            Some(_) => Ok(()),
+            None => {
+                log::error!(
+                    "virtio-fs: directory {} was found inside itself",
+                    inode.node
+                );
+                Err(Error::new(Errno::ELOOP, Origin::Protocol))
+            }
+        }
     }
 
     fn make_inode(
@@ -206,11 +260,13 @@ impl<P: Platform> FileSystem<P> {
     ) -> Result<Arc<Inode<P>>> {
         self.settle_window();
         if let Err(error) = self.conn.reserve_forget() {
-            self.conn.forget(entry.node, 1);
+            self.conn.forget_unkept(entry.node);
             return Err(error);
         }
-        let device = self.device_of(entry.node, &attr, parent_device);
-        let cache = AttrCache::new(attr, until, asked);
+        let device = self.device_of(&attr, parent_device);
+        let raced = asked.0 < self.evicted_version.load(Acquire);
+        let lifetime = if raced { Duration::ZERO } else { until };
+        let cache = AttrCache::new(attr, lifetime, asked);
         let inode = Arc::new(Inode::new(
             self.clone(),
             entry.node,
@@ -218,7 +274,11 @@ impl<P: Platform> FileSystem<P> {
             device,
             cache,
         ));
+        let made = Arc::as_ptr(&inode);
         let (inode, old) = self.inodes.insert(inode, same);
+        if Arc::as_ptr(&inode) != made {
+            inode.apply_attr(attr, until, asked);
+        }
         if let Some(old) = old {
             // Another file has its node id now (S4-M01): its users keep what they
             // have, and get errors.
@@ -229,28 +289,55 @@ impl<P: Platform> FileSystem<P> {
 
     /// Returns the device number of a new inode: its directory's, or one of its
     /// own where another host file system begins (S4-M05).
-    fn device_of(&self, node: NodeId, attr: &Attr, parent_device: u64) -> u64 {
+    fn device_of(&self, attr: &Attr, parent_device: u64) -> u64 {
         let begins = attr.flags.contains(AttrFlags::SUBMOUNT)
             && attr.mode.is_dir()
             && self.conn.limits().has(InitFlags::SUBMOUNTS);
         if !begins {
             return parent_device;
         }
-        self.submounts.lock().push(node);
         self.next_device.fetch_add(1, Relaxed)
     }
 
-    /// Returns the roots of all submounts that were seen.
+    /// Returns the roots of all submounts in memory. Allocates.
     pub(super) fn submounts(&self) -> Vec<NodeId> {
-        self.submounts.lock().clone()
+        let mut roots = Vec::new();
+        self.inodes.for_each(|inode| {
+            if inode
+                .place()
+                .is_some_and(|place| place.parent.device() != inode.device())
+            {
+                roots.push(inode.node);
+            }
+        });
+        roots
     }
 
-    /// Remembers that `place` stands for `inode`, or for no file, for `ttl`.
+    /// Notes that a name was removed here, and nobody knows of which file.
+    pub(super) fn note_unknown_unlink(&self) {
+        let version = self.next_version();
+        self.unknown_unlink.fetch_max(version, AcqRel);
+    }
+
+    /// Returns when that was last.
+    pub(super) fn unknown_unlink(&self) -> u64 {
+        self.unknown_unlink.load(Acquire)
+    }
+
+    /// Notes that an inode is gone whose last change had this number.
+    pub(super) fn note_eviction(&self, version: u64) {
+        self.evicted_version.fetch_max(version, AcqRel);
+    }
+
+    /// Remembers that `place` stands for `inode`, or for no file, for `ttl`, if
+    /// the directory's names still have this version. If they changed meanwhile,
+    /// nobody knows here which came first, and the name is forgotten.
     pub(super) fn remember(
         &self,
         place: Arc<Place<P>>,
         inode: Option<Arc<Inode<P>>>,
         ttl: Duration,
+        version: u32,
     ) {
         if ttl.is_zero() {
             // Not worth keeping only to be asked for again (S4-M22).
@@ -258,9 +345,20 @@ impl<P: Platform> FileSystem<P> {
             return;
         }
         let until = self.now().saturating_add(ttl);
-        if self.dentries.insert(place, inode, until).any() {
+        let inserted = place.clone();
+        if self.dentries.insert(place, inode, until, version).any() {
             self.counters().dentries_evicted.add(1);
         }
+        if self.ended.load(Acquire) {
+            drop(self.dentries.remove(&inserted.parent, &inserted.name));
+        }
+    }
+
+    /// Lets go of all names, and keeps none from now on: names hold inodes, and
+    /// those hold what holds the names.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Release);
+        self.dentries.shrink(usize::MAX);
     }
 
     /// Forgets what a name stands for.

@@ -1,10 +1,12 @@
 //! What the server keeps open for us.
 
 use alloc::sync::{Arc, Weak};
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 
 use super::Inode;
 use crate::platform::Platform;
-use crate::wire::{FileHandle, FopenFlags, OpenFlags};
+use crate::wire::{FileHandle, FopenFlags, LockOwner, OpenFlags};
 
 /// Whether the server knows of a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub(super) struct Handle<P: Platform> {
     /// How the server wants it treated.
     pub(super) fopen: FopenFlags,
     opened: Opened,
+    /// Owner of the flock that goes with it on the server, 0 for none.
+    flock: AtomicU64,
 }
 
 impl<P: Platform> Handle<P> {
@@ -44,7 +48,19 @@ impl<P: Platform> Handle<P> {
             flags,
             fopen,
             opened,
+            flock: AtomicU64::new(0),
         })
+    }
+
+    /// Returns whether the server is told when the handle goes.
+    pub(super) fn is_released(&self) -> bool {
+        self.opened != Opened::Nothing
+    }
+
+    /// Notes that `owner` may have a flock on the server, to be dropped with the
+    /// handle.
+    pub(super) fn set_flock_owner(&self, owner: LockOwner) {
+        self.flock.store(owner.0, Relaxed);
     }
 }
 
@@ -52,7 +68,13 @@ impl<P: Platform> Drop for Handle<P> {
     fn drop(&mut self) {
         let conn = &self.inode.fs.conn;
         match self.opened {
-            Opened::File => conn.release(self.inode.node, self.fh, self.flags),
+            Opened::File => {
+                let (node, fh, flags) = (self.inode.node, self.fh, self.flags);
+                match *self.flock.get_mut() {
+                    0 => conn.release(node, fh, flags),
+                    owner => conn.release_unlocking(node, fh, flags, LockOwner(owner)),
+                }
+            }
             Opened::Directory => conn.release_dir(self.inode.node, self.fh, self.flags),
             Opened::Nothing => {}
         }

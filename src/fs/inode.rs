@@ -73,6 +73,10 @@ const BAD: u8 = 1 << 0;
 const WANTS_PLUS: u8 = 1 << 1;
 /// Something was changed here that no fsync has followed.
 const UNSYNCED: u8 = 1 << 2;
+/// Somebody took a lock on it, here or on the server.
+const LOCKED: u8 = 1 << 3;
+/// A directory that was removed here: nothing is in it, and nothing comes into it.
+const DEAD: u8 = 1 << 4;
 
 impl<P: Platform> Inode<P> {
     pub(super) fn new(
@@ -188,19 +192,54 @@ impl<P: Platform> Inode<P> {
         self.flags.fetch_and(!UNSYNCED, AcqRel) & UNSYNCED != 0
     }
 
+    /// Notes that the directory was removed.
+    pub(super) fn set_dead(&self) {
+        self.flags.fetch_or(DEAD, AcqRel);
+    }
+
+    /// Refuses a directory that was removed: a server may not even find it.
+    pub(super) fn check_alive(&self) -> Result<()> {
+        if self.flags.load(Acquire) & DEAD == 0 {
+            Ok(())
+        } else {
+            Err(Error::caller(Errno::ENOENT))
+        }
+    }
+
+    /// Notes that there may be a lock on the inode, from now on.
+    pub(super) fn set_locked(&self) {
+        if self.flags.load(Relaxed) & LOCKED == 0 {
+            self.flags.fetch_or(LOCKED, AcqRel);
+        }
+    }
+
+    /// Returns whether there ever was one.
+    pub(super) fn was_locked(&self) -> bool {
+        self.flags.load(Acquire) & LOCKED != 0
+    }
+
     /// Returns a number that changes with the names in this directory.
     pub(super) fn names_version(&self) -> u32 {
         self.names.load(Acquire)
     }
 
     /// Notes that a name in this directory was made, removed or replaced here.
-    pub(super) fn names_changed(&self) {
-        self.names.fetch_add(1, Release);
+    ///
+    /// Returns the number that [`names_version`](Self::names_version) gave before.
+    pub(super) fn names_changed(&self) -> u32 {
         self.set_unsynced();
+        self.names_outdated()
+    }
+
+    /// Notes that somebody changed a name in this directory. Returns the number
+    /// from before.
+    pub(super) fn names_outdated(&self) -> u32 {
+        let before = self.names.fetch_add(1, Release);
         if let Some(extra) = &mut *self.extra.lock() {
             extra.dir = None;
         }
         self.attr_changed(super::attr::Stale::DIRECTORY);
+        before
     }
 
     /// Counts one more lookup of the server's.
@@ -211,6 +250,18 @@ impl<P: Platform> Inode<P> {
     /// Returns how many lookups the server counts for this inode.
     pub fn lookups(&self) -> u64 {
         self.lookups.load(Relaxed)
+    }
+
+    /// Returns whether this is `above`, or a directory in it at any depth.
+    pub(super) fn is_below(self: &Arc<Self>, above: &Self) -> bool {
+        let mut at = Some(self.clone());
+        while let Some(dir) = at {
+            if core::ptr::eq(&*dir, above) {
+                return true;
+            }
+            at = dir.place().map(|place| place.parent.clone());
+        }
+        false
     }
 
     pub(super) fn place(&self) -> Option<Arc<Place<P>>> {
@@ -237,6 +288,11 @@ impl<P: Platform> Inode<P> {
 impl<P: Platform> Drop for Inode<P> {
     fn drop(&mut self) {
         self.fs.inodes.remove(self);
+        if self.was_locked() {
+            self.fs.locks.forget(self.lock_key());
+        }
+        let version = self.last_version();
+        self.fs.note_eviction(version);
         let lookups = *self.lookups.get_mut();
         // With ranges to unmap first, which takes requests, it is for others to
         // forget it.

@@ -17,7 +17,7 @@ impl<P: Platform> File<P> {
     ///
     /// # Errors
     ///
-    /// EBADF if it is not open for reading, EINVAL for an offset beyond
+    /// EBADF if it is not open for reading, EINVAL for a range that reaches beyond
     /// `i64::MAX`, and the server's. An error after some bytes is not returned;
     /// the next call meets it.
     pub fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
@@ -35,12 +35,10 @@ impl<P: Platform> File<P> {
         if !self.flags.readable() {
             return Err(Error::caller(Errno::EBADF));
         }
-        if offset > SIZE_MAX {
-            return Err(Error::caller(Errno::EINVAL));
-        }
         let total: usize = bufs.iter().map(|b| b.len()).sum();
+        check_end(offset, total)?;
         let layout = inode.share_layout()?;
-        let mut room = total.min((SIZE_MAX - offset) as usize);
+        let mut room = total;
         let size = match layout {
             Some(_) => Some(inode.fresh_attr(Stale::SIZE, self.fh())?.size),
             None => self.known_size(),
@@ -117,8 +115,8 @@ impl<P: Platform> File<P> {
     ///
     /// # Errors
     ///
-    /// EBADF if it is not open for writing, EFBIG beyond `i64::MAX`, and the
-    /// server's. An error after some bytes is not returned; the next call meets
+    /// EBADF if it is not open for writing, EINVAL beyond `i64::MAX`, EFBIG where
+    /// the end of the file is there, and the server's. An error after some bytes is not returned; the next call meets
     /// it.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<usize> {
         self.write_vectored_at(offset, &[data])
@@ -130,6 +128,21 @@ impl<P: Platform> File<P> {
     ///
     /// As there.
     pub fn write_vectored_at(&self, offset: u64, bufs: &[&[u8]]) -> Result<usize> {
+        self.write_from(offset, bufs, WriteOrigin::Caller)
+    }
+
+    /// Writes what a page cache above the driver kept back, such as pages of a
+    /// shared mapping: at `offset`, also where the file is open for appending.
+    /// Returns how many bytes, at least one. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_at`](Self::write_at).
+    pub fn write_back_at(&self, offset: u64, data: &[u8]) -> Result<usize> {
+        self.write_from(offset, &[data], WriteOrigin::Cache)
+    }
+
+    fn write_from(&self, offset: u64, bufs: &[&[u8]], origin: WriteOrigin) -> Result<usize> {
         let inode = self.inode();
         inode.check()?;
         if !self.flags.writable() {
@@ -140,28 +153,40 @@ impl<P: Platform> File<P> {
         if total == 0 {
             return Ok(0);
         }
-        if offset >= SIZE_MAX {
-            return Err(Error::caller(Errno::EFBIG));
+        let append = origin == WriteOrigin::Caller && self.handle.flags.contains(OpenFlags::APPEND);
+        if !append {
+            check_end(offset, total)?;
         }
         inode.clear_set_ids()?;
         let _layout = inode.share_layout()?;
-        let append = self.handle.flags.contains(OpenFlags::APPEND);
         let start = if append {
             inode.fresh_attr(Stale::SIZE, self.fh())?.size
         } else {
             offset
         };
         let room = total.min((SIZE_MAX - start) as usize);
+        if room == 0 {
+            return Err(Error::caller(Errno::EFBIG));
+        }
         self.unflushed.store(true, Relaxed);
         inode.set_unsynced();
-        let result = match self.window_size(start + room as u64)? {
+        let window = self.window_size(start + room as u64)?;
+        let asked = inode.fs.ask_now();
+        let result = match window {
             Some(size) => self.write_window(start, bufs, room, size),
-            None => self.write_by_request(start, bufs, room),
+            None => self.write_by_request(start, bufs, room, origin),
         };
         match result {
+            // The size stays as it is, whoever else writes meanwhile.
+            Ok(_) if window.is_some() => inode.attr_changed(inode.written()),
             Ok(n) => {
                 let end = start + n as u64;
-                inode.attr_became(Stale::WRITTEN, |attr| attr.size = attr.size.max(end));
+                // Somebody else may have appended as well: only the server knows
+                // where the end is now.
+                let size = if append { Stale::SIZE } else { Stale::empty() };
+                inode.attr_became(asked, inode.written() | size, |attr| {
+                    attr.size = attr.size.max(end);
+                });
             }
             // Some of it may be there.
             Err(_) => inode.attr_changed(Stale::all()),
@@ -175,9 +200,10 @@ impl<P: Platform> File<P> {
         offset: u64,
         bufs: &[&[u8]],
         room: usize,
+        origin: WriteOrigin,
     ) -> Result<usize> {
         let result = for_each_chunk_out(self, room, bufs, |at, chunk, len| {
-            self.write_chunk(offset + at as u64, chunk, len)
+            self.write_chunk(offset + at as u64, chunk, len, origin)
         });
         if let Some(owner) = &self.inode().owner
             && result.is_ok()
@@ -198,7 +224,13 @@ impl<P: Platform> File<P> {
         Ok((n, self.inode().last_attr().size))
     }
 
-    fn write_chunk(&self, offset: u64, chunk: &[&[u8]], len: usize) -> Result<usize> {
+    fn write_chunk(
+        &self,
+        offset: u64,
+        chunk: &[&[u8]],
+        len: usize,
+        origin: WriteOrigin,
+    ) -> Result<usize> {
         let inode = self.inode();
         let request = Write {
             node: inode.node,
@@ -206,7 +238,7 @@ impl<P: Platform> File<P> {
             offset,
             size: len as u32,
             lock_owner: None,
-            origin: WriteOrigin::Caller,
+            origin,
             set_ids: inode.set_ids_on_change(),
             flags: self.handle.flags,
         };
@@ -223,6 +255,15 @@ impl<P: Platform> File<P> {
             Error::protocol()
         })?;
         Ok(n as usize)
+    }
+}
+
+/// Refuses what would reach beyond the largest offset, as Linux does before it
+/// looks at the file.
+pub(super) fn check_end(offset: u64, len: usize) -> Result<()> {
+    match offset.checked_add(len as u64) {
+        Some(end) if end <= SIZE_MAX => Ok(()),
+        _ => Err(Error::caller(Errno::EINVAL)),
     }
 }
 

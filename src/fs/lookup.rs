@@ -2,10 +2,11 @@
 
 use alloc::sync::Arc;
 
-use super::Inode;
 use super::dentry::Lookup;
+use super::filesystem::Asked;
 use super::inode::Place;
 use super::perm::Access;
+use super::{Inode, Metadata};
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::Platform;
@@ -42,13 +43,41 @@ impl<P: Platform> Inode<P> {
         self.lookup_name(self.name(name)?)
     }
 
+    /// As [`lookup`](Self::lookup), with the attributes, which the server's answer
+    /// brings along: one request where nothing is known or may be kept, instead
+    /// of two. Blocks if it must ask.
+    ///
+    /// # Errors
+    ///
+    /// As there, and those of [`metadata`](Self::metadata).
+    pub fn lookup_with_metadata(self: &Arc<Self>, name: &[u8]) -> Result<(Arc<Self>, Metadata)> {
+        self.check_dir()?;
+        self.permission(Access::EXEC)?;
+        let (inode, asked) = self.find_name(self.name(name)?)?;
+        let metadata = match asked.and_then(|asked| inode.attr_since(asked)) {
+            Some(attr) => Metadata {
+                device: inode.device(),
+                attr,
+            },
+            None => inode.metadata()?,
+        };
+        Ok((inode, metadata))
+    }
+
     /// As [`lookup`](Self::lookup), of a checked name, without permission.
     pub(super) fn lookup_name(self: &Arc<Self>, name: &Name) -> Result<Arc<Self>> {
+        Ok(self.find_name(name)?.0)
+    }
+
+    /// Finds a name, and says since when its attributes are known if the server
+    /// was asked.
+    fn find_name(self: &Arc<Self>, name: &Name) -> Result<(Arc<Self>, Option<Asked>)> {
+        self.check_alive()?;
         self.advise_plus();
         let place = match self.fs.dentries.get(self, name, self.fs.now()) {
             Lookup::Found(inode) if !inode.is_bad() => {
                 self.fs.counters().dentry_hits.add(1);
-                return Ok(inode);
+                return Ok((inode, None));
             }
             Lookup::Absent => {
                 self.fs.counters().negative_hits.add(1);
@@ -58,46 +87,49 @@ impl<P: Platform> Inode<P> {
             Lookup::Found(_) | Lookup::Unknown => None,
         };
         self.fs.counters().dentry_misses.add(1);
-        self.ask_for(name, place)
+        let asked = self.fs.ask_now();
+        let inode = self.ask_for(name, place, asked)?;
+        Ok((inode, Some(asked)))
     }
 
     /// Asks the server for a name and remembers the answer.
-    fn ask_for(self: &Arc<Self>, name: &Name, place: Option<Arc<Place<P>>>) -> Result<Arc<Self>> {
+    fn ask_for(
+        self: &Arc<Self>,
+        name: &Name,
+        place: Option<Arc<Place<P>>>,
+        asked: Asked,
+    ) -> Result<Arc<Self>> {
         let fs = &self.fs;
+        // What is under way while a name changes here may be older than that.
         let version = self.names_version();
-        let asked = fs.ask_now();
         let answer = fs.conn.ask(&wire::Lookup {
             parent: self.node,
             name,
         });
-        // What was under way while a name changed here may be older than that.
-        let current = || self.names_version() == version;
         match answer {
             Ok(Found::Entry(entry)) => {
                 let place = place.unwrap_or_else(|| self.place_of(name));
                 let inode = fs.accept(&entry, asked, self.device(), Some(&place))?;
                 let ttl = fs.options.cache.ttl(entry.entry_valid);
-                if current() {
-                    fs.remember(place, Some(inode.clone()), ttl);
-                }
+                fs.remember(place, Some(inode.clone()), ttl, version);
                 Ok(inode)
             }
             Ok(Found::Negative(ttl)) => {
-                if current() {
-                    fs.remember(
-                        place.unwrap_or_else(|| self.place_of(name)),
-                        None,
-                        fs.options.cache.ttl(ttl),
-                    );
-                }
+                fs.remember(
+                    place.unwrap_or_else(|| self.place_of(name)),
+                    None,
+                    fs.options.cache.ttl(ttl),
+                    version,
+                );
                 Err(ENOENT)
             }
             Err(error) if error.errno() == Errno::ENOENT => {
                 let ttl = fs.options.cache.negative_ttl();
                 if ttl.is_zero() {
                     fs.forget_name(self, name);
-                } else if current() {
-                    fs.remember(place.unwrap_or_else(|| self.place_of(name)), None, ttl);
+                } else {
+                    let place = place.unwrap_or_else(|| self.place_of(name));
+                    fs.remember(place, None, ttl, version);
                 }
                 Err(error)
             }

@@ -29,29 +29,40 @@
 //! [connection](crate::conn). References are dropped outside of them, because
 //! dropping an inode takes locks of its own.
 
+mod acl;
 mod attr;
+mod calls;
 mod create;
 mod dax;
 mod dentry;
 mod description;
 mod dir;
+mod ends;
 mod fault;
 mod file;
 mod filesystem;
 mod handle;
 mod inode;
 mod io;
+mod ioctl;
 mod link;
+mod lock;
+mod lock_table;
 mod lookup;
 mod mount;
 mod nosys;
+mod notified;
 mod options;
+mod paths;
 mod perm;
+mod poll;
 mod process;
 mod remove;
 mod space;
+mod statx;
 mod table;
 mod walk;
+mod xattr;
 
 pub use attr::{Changes, Metadata, SetTime};
 pub use dir::{Dir, DirEntry};
@@ -59,8 +70,11 @@ pub use fault::{Fault, PageUse, PinnedPage, Run};
 pub use file::{Durable, File};
 pub use filesystem::FileSystem;
 pub use inode::Inode;
+pub use ioctl::{IoctlMemory, IoctlResult};
+pub use lock::LockWait;
 pub use mount::Mount;
 pub use options::{CachePolicy, FlushPolicy, MountOptions};
 pub use perm::Access;
 pub use process::{At, Fd, Process, Symlinks};
+pub use statx::Statx;
 pub use walk::{LINK_MAX, PATH_MAX};

@@ -1,5 +1,6 @@
 //! Mounting and unmounting.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 use super::attr::AttrCache;
@@ -45,6 +46,15 @@ impl<P: Platform> Mount<P> {
         let device = fs.options.device;
         let root = Inode::new(fs.clone(), NodeId::ROOT, Generation(0), device, cache);
         let (root, _) = fs.inodes.insert(Arc::new(root), |_| false);
+        // The connection must not keep alive what keeps it alive.
+        let told = Arc::downgrade(&fs);
+        fs.conn.subscribe(Box::new(move |notification| {
+            if let Some(fs) = told.upgrade()
+                && let Err(error) = fs.notified(notification)
+            {
+                log::warn!("virtio-fs: answering a notification: {error}");
+            }
+        }));
         Ok(Self { fs, root })
     }
 
@@ -67,7 +77,7 @@ impl<P: Platform> Mount<P> {
     /// device, which may then be opened anew. Files that are still open get
     /// errors from now on. Blocks, but not for longer than the deadlines allow.
     pub fn unmount(self) {
-        self.fs.shrink(usize::MAX);
+        self.fs.end();
         if let Some(dax) = &self.fs.dax {
             dax.shut_down(&self.fs.conn);
         }
@@ -77,8 +87,7 @@ impl<P: Platform> Mount<P> {
 
 impl<P: Platform> Drop for Mount<P> {
     fn drop(&mut self) {
-        // The names hold inodes, and those the file system: a circle.
-        self.fs.shrink(usize::MAX);
+        self.fs.end();
     }
 }
 

@@ -13,7 +13,7 @@ use super::{Changes, Inode, SetTime};
 use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::platform::{Caller, Capabilities, Platform};
-use crate::wire::{Attr, FileType, Mode};
+use crate::wire::{self, AccessMask, Attr, FileType, Mode, Opcode};
 
 bitflags! {
     /// What somebody wants to do with a file.
@@ -53,31 +53,42 @@ impl<P: Platform> Inode<P> {
         }
         let caller = self.fs.caller();
         let attr = self.permission_attr()?;
-        if self.allows(&attr, &caller, wanted) {
+        if self.allows(&attr, &caller, wanted)? {
             return Ok(());
         }
         // They may have changed on the host: the refusal must be up to date.
         let attr = self.fetch_attr(None)?;
-        if self.allows(&attr, &caller, wanted) {
+        if self.allows(&attr, &caller, wanted)? {
             Ok(())
         } else {
             Err(EACCES)
         }
     }
 
-    fn allows(&self, attr: &Attr, caller: &Caller, wanted: Access) -> bool {
+    /// Asks capabilities before an access control list, which may have to be
+    /// fetched.
+    fn allows(&self, attr: &Attr, caller: &Caller, wanted: Access) -> Result<bool> {
         let mode = attr.mode.permissions();
-        let shift = if caller.uid == attr.uid {
-            6
-        } else if caller.gid == attr.gid || self.fs.platform().in_group(attr.gid) {
-            3
-        } else {
-            0
-        };
-        let granted = Access::from_bits_truncate(mode >> shift);
-        if granted.contains(wanted) {
-            return true;
+        let class = |shift: u32| Access::from_bits_truncate(mode >> shift).contains(wanted);
+        if caller.uid == attr.uid && class(6) || self.overrides(attr, caller, wanted) {
+            return Ok(true);
         }
+        if caller.uid == attr.uid {
+            return Ok(false);
+        }
+        let belongs = |gid| caller.gid == gid || self.fs.platform().in_group(gid);
+        // The group bits are the list's mask: without any it grants nothing but
+        // what the bits for others do, and those only to whom it does not name.
+        if (mode & 0o070 != 0 || class(0))
+            && let Some(acl) = self.acl()?
+        {
+            return Ok(acl.allows(wanted, caller.uid, attr.gid, belongs));
+        }
+        Ok(class(if belongs(attr.gid) { 3 } else { 0 }))
+    }
+
+    /// Returns whether a capability stands in for the permission.
+    fn overrides(&self, attr: &Attr, caller: &Caller, wanted: Access) -> bool {
         let has = |c| caller.capabilities.contains(c);
         let searchable = Access::READ | Access::EXEC;
         if attr.mode.is_dir() {
@@ -85,7 +96,7 @@ impl<P: Platform> Inode<P> {
                 || has(Capabilities::DAC_READ_SEARCH) && searchable.contains(wanted);
         }
         // Nobody executes what nobody may execute.
-        if wanted.contains(Access::EXEC) && mode & 0o111 == 0 {
+        if wanted.contains(Access::EXEC) && attr.mode.permissions() & 0o111 == 0 {
             return false;
         }
         has(Capabilities::DAC_OVERRIDE)
@@ -99,10 +110,19 @@ impl<P: Platform> Inode<P> {
     }
 
     /// Checks that the caller may remove the name of `victim` from this
-    /// directory. `victim` is asked for only if the directory is sticky.
-    pub(super) fn may_delete(&self, victim: impl FnOnce() -> Result<Arc<Self>>) -> Result<()> {
+    /// directory. `victim` is asked for only if the directory is sticky, or if
+    /// the caller may not: what is not there is told first.
+    pub(super) fn may_delete(
+        &self,
+        victim: impl FnOnce() -> Result<Option<Arc<Self>>>,
+    ) -> Result<()> {
         self.check_dir()?;
-        self.permission(Access::WRITE | Access::EXEC)?;
+        if let Err(error) = self.permission(Access::WRITE | Access::EXEC) {
+            if error.errno() == Errno::EACCES && self.permission(Access::EXEC).is_ok() {
+                victim()?;
+            }
+            return Err(error);
+        }
         if !self.fs.options.default_permissions {
             return Ok(());
         }
@@ -111,10 +131,13 @@ impl<P: Platform> Inode<P> {
         let free = dir.mode.permissions() & Mode::STICKY == 0
             || caller.uid == dir.uid
             || caller.capabilities.contains(Capabilities::FOWNER);
-        if free || victim()?.permission_attr()?.uid == caller.uid {
-            Ok(())
-        } else {
-            Err(EPERM)
+        if free {
+            return Ok(());
+        }
+        match victim()? {
+            Some(victim) if victim.permission_attr()?.uid != caller.uid => Err(EPERM),
+            // His own, or nothing that needs protection.
+            _ => Ok(()),
         }
     }
 
@@ -155,26 +178,63 @@ impl<P: Platform> Inode<P> {
         if changes.permissions.is_some() && !owner {
             return Err(EPERM);
         }
-        let times = [changes.atime, changes.mtime];
-        if times.iter().any(|t| matches!(t, SetTime::To(_))) && !owner {
-            return Err(EPERM);
-        }
-        if times.contains(&SetTime::Now) && !owner {
-            self.permission(Access::WRITE)?;
+        match [changes.atime, changes.mtime] {
+            [SetTime::Keep, SetTime::Keep] => {}
+            _ if owner => {}
+            // Who may write may touch; anything else is the owner's.
+            [SetTime::Now, SetTime::Now] => self.permission(Access::WRITE)?,
+            _ => return Err(EPERM),
         }
         Ok(())
     }
 
     /// Returns the permissions that a chmod sets: the set-group-id bit is not for
-    /// those outside the group.
-    pub(super) fn allowed_mode(&self, mode: u32) -> Result<u32> {
-        if !self.fs.options.default_permissions || mode & Mode::SET_GID == 0 || self.is_dir() {
+    /// those outside the group, which may change with it.
+    pub(super) fn allowed_mode(&self, mode: u32, gid: Option<u32>) -> Result<u32> {
+        if !self.fs.options.default_permissions || mode & Mode::SET_GID == 0 {
             return Ok(mode);
         }
-        let caller = self.fs.caller();
-        let gid = self.permission_attr()?.gid;
-        let member = caller.gid == gid || self.fs.platform().in_group(gid);
-        let keep = member || caller.capabilities.contains(Capabilities::FSETID);
+        let gid = gid.map_or_else(|| self.permission_attr().map(|attr| attr.gid), Ok)?;
+        let keep = self.keeps_set_gid(gid);
         Ok(if keep { mode } else { mode & !Mode::SET_GID })
+    }
+
+    /// Returns whether the caller may set the set-group-id bit for a group.
+    pub(super) fn keeps_set_gid(&self, gid: u32) -> bool {
+        let caller = self.fs.caller();
+        caller.gid == gid
+            || caller.capabilities.contains(Capabilities::FSETID)
+            || self.fs.platform().in_group(gid)
+    }
+
+    /// Returns whether the caller counts as the owner.
+    pub(super) fn owned_by_caller(&self) -> Result<bool> {
+        let caller = self.fs.caller();
+        Ok(!self.fs.options.default_permissions
+            || caller.capabilities.contains(Capabilities::FOWNER)
+            || caller.uid == self.permission_attr()?.uid)
+    }
+
+    /// Checks whether the caller may use a file: access(2). As
+    /// [`permission`](Self::permission), but the server is asked where
+    /// permissions are its business. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As there, and the server's.
+    pub fn access(&self, wanted: Access) -> Result<()> {
+        self.permission(wanted)?;
+        if self.fs.options.default_permissions {
+            return Ok(());
+        }
+        let request = wire::Access {
+            node: self.node,
+            mask: AccessMask::from_bits_truncate(wanted.bits()),
+        };
+        // A server that does not know leaves it to the operations to fail.
+        self.fs
+            .lacking
+            .unless(Opcode::Access, || self.fs.conn.ask(&request))
+            .unwrap_or(Ok(()))
     }
 }

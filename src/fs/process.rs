@@ -6,18 +6,16 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::Relaxed;
 
 use super::description::Description;
 use super::file::Durable;
 use super::walk::{Last, Parent, Trust, Walk};
-use super::{Access, Changes, File, Inode, Metadata, Mount};
+use super::{Changes, File, Inode, Metadata, Mount};
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::Platform;
 use crate::sync::SpinLock;
-use crate::wire::{FileType, LockOwner, Mode, OpenFlags, Rdev, RenameFlags, StatfsReply};
+use crate::wire::{FileType, LockOwner, OpenFlags};
 
 /// Descriptors that one process may have.
 const OPEN_MAX: usize = 1024;
@@ -48,20 +46,17 @@ pub enum Symlinks {
 ///
 /// All calls take `&self` and may be made from several threads.
 pub struct Process<P: Platform> {
-    root: Arc<Inode<P>>,
-    cwd: SpinLock<Arc<Inode<P>>>,
+    pub(super) root: Arc<Inode<P>>,
+    pub(super) cwd: SpinLock<Arc<Inode<P>>>,
     files: SpinLock<Vec<Option<Arc<Description<P>>>>>,
-    owner: LockOwner,
+    pub(super) owner: LockOwner,
 }
-
-/// Lock owners are numbered; 0 stands for nobody.
-static NEXT_OWNER: AtomicU64 = AtomicU64::new(1);
 
 impl<P: Platform> Process<P> {
     /// Makes a process at the root of a mount.
     pub fn new(mount: &Mount<P>) -> Self {
         let root = mount.root().clone();
-        let owner = LockOwner(NEXT_OWNER.fetch_add(1, Relaxed));
+        let owner = super::lock::new_owner();
         Self {
             cwd: SpinLock::new(root.clone()),
             root,
@@ -75,7 +70,7 @@ impl<P: Platform> Process<P> {
         self.owner
     }
 
-    fn start(&self, at: At) -> Result<Arc<Inode<P>>> {
+    pub(super) fn start(&self, at: At) -> Result<Arc<Inode<P>>> {
         match at {
             At::Cwd => Ok(self.cwd.lock().clone()),
             At::Fd(fd) => Ok(self.description(fd)?.inode().clone()),
@@ -84,7 +79,7 @@ impl<P: Platform> Process<P> {
 
     /// Runs `call`, and once more with fresh lookups if the server did not know
     /// what the path led to (ESTALE; EBADF from one that was restarted).
-    fn retry<T>(&self, mut call: impl FnMut(Trust) -> Result<T>) -> Result<T> {
+    pub(super) fn retry<T>(&self, mut call: impl FnMut(Trust) -> Result<T>) -> Result<T> {
         match call(Trust::Cache) {
             Err(error)
                 if error.origin() == Origin::Server
@@ -96,11 +91,11 @@ impl<P: Platform> Process<P> {
         }
     }
 
-    fn walk<'p>(&self, at: At, path: &'p [u8], trust: Trust) -> Result<Walk<'p, P>> {
+    pub(super) fn walk<'p>(&self, at: At, path: &'p [u8], trust: Trust) -> Result<Walk<'p, P>> {
         Walk::new(&self.root, &self.start(at)?, path, trust)
     }
 
-    fn with_inode<T>(
+    pub(super) fn with_inode<T>(
         &self,
         at: At,
         path: &[u8],
@@ -114,7 +109,7 @@ impl<P: Platform> Process<P> {
         self.retry(|trust| call(&self.walk(at, path, trust)?.find(last)?))
     }
 
-    fn with_parent<T>(
+    pub(super) fn with_parent<T>(
         &self,
         at: At,
         path: &[u8],
@@ -195,6 +190,13 @@ impl<P: Platform> Process<P> {
         permissions: u32,
         trust: Trust,
     ) -> Result<Description<P>> {
+        let flags = if flags.contains(OpenFlags::PATH) {
+            // A place is neither read nor written nor made.
+            let kept = OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW | OpenFlags::CLOEXEC;
+            flags & (kept | OpenFlags::PATH)
+        } else {
+            flags
+        };
         if flags.contains(OpenFlags::TMPFILE) {
             let dir = self.walk(at, path, trust)?.find(Last::Follow)?;
             return Ok(Description::of_file(dir.tmpfile(flags, permissions)?));
@@ -213,9 +215,16 @@ impl<P: Platform> Process<P> {
         let exclusive = flags.contains(OpenFlags::EXCL);
         let mut parent = self.walk(at, path, trust)?.parent()?;
         // Somebody may make the file, or remove it, between the two questions.
-        for _ in 0..32 {
-            if parent.slash || matches!(parent.name(), b"." | b"..") {
-                return Err(Error::caller(Errno::EISDIR));
+        let mut races = 0;
+        while races < 32 {
+            let errno = match parent.name() {
+                b"" | b"." | b".." if exclusive => Some(Errno::EEXIST),
+                b"" | b"." | b".." => Some(Errno::EISDIR),
+                _ if parent.slash => Some(Errno::EISDIR),
+                _ => None,
+            };
+            if let Some(errno) = errno {
+                return Err(Error::caller(errno));
             }
             if !exclusive {
                 match parent.dir.lookup(parent.name()) {
@@ -227,7 +236,10 @@ impl<P: Platform> Process<P> {
                         continue;
                     }
                     Ok(inode) => match self.open_found(&inode, flags) {
-                        Err(error) if error.errno() == Errno::ENOENT => continue,
+                        Err(error) if error.errno() == Errno::ENOENT => {
+                            races += 1;
+                            continue;
+                        }
                         result => return result,
                     },
                     Err(error) if error.errno() == Errno::ENOENT => {}
@@ -235,7 +247,7 @@ impl<P: Platform> Process<P> {
                 }
             }
             match parent.dir.create(parent.name(), flags, permissions) {
-                Err(error) if error.errno() == Errno::EEXIST && !exclusive => {}
+                Err(error) if error.errno() == Errno::EEXIST && !exclusive => races += 1,
                 result => return result.map(Description::of_file),
             }
         }
@@ -320,7 +332,13 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of pread(2).
     pub fn pread(&self, fd: Fd, buf: &mut [u8], offset: u64) -> Result<usize> {
-        self.file(fd)?.read_at(offset, buf)
+        let description = self.description(fd)?;
+        if description.is_dir() {
+            super::io::check_end(offset, buf.len())?;
+        }
+        let file = description.file()?;
+        file.check_seekable()?;
+        file.read_at(offset, buf)
     }
 
     /// Writes at `offset`, the position untouched: pwrite(2). Blocks.
@@ -329,7 +347,10 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of pwrite(2).
     pub fn pwrite(&self, fd: Fd, data: &[u8], offset: u64) -> Result<usize> {
-        self.file(fd)?.write_at(offset, data)
+        let description = self.description(fd)?;
+        let file = description.writable()?;
+        file.check_seekable()?;
+        file.write_at(offset, data)
     }
 
     /// Moves the position: lseek(2). Blocks if the size must be asked for.
@@ -379,252 +400,6 @@ impl<P: Platform> Process<P> {
     /// EBADF, and those of [`File::set_metadata`].
     pub fn fset(&self, fd: Fd, changes: &Changes) -> Result<()> {
         self.description(fd)?.set_metadata(changes).map(|_| ())
-    }
-
-    // Paths.
-
-    /// Returns the attributes of a file: stat(2), lstat(2). Blocks if something
-    /// must be asked for.
-    ///
-    /// # Errors
-    ///
-    /// Those of stat(2).
-    pub fn stat(&self, at: At, path: &[u8], symlinks: Symlinks) -> Result<Metadata> {
-        self.with_inode(at, path, symlinks, Inode::metadata)
-    }
-
-    /// Changes attributes of a file: chmod(2), chown(2), truncate(2),
-    /// utimensat(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of the calls named.
-    pub fn set(&self, at: At, path: &[u8], symlinks: Symlinks, changes: &Changes) -> Result<()> {
-        self.with_inode(at, path, symlinks, |inode| {
-            inode.set_metadata(changes).map(drop)
-        })
-    }
-
-    /// Checks whether the caller may use a file: access(2). Blocks if attributes
-    /// must be asked for.
-    ///
-    /// # Errors
-    ///
-    /// Those of access(2).
-    pub fn access(&self, at: At, path: &[u8], wanted: Access) -> Result<()> {
-        self.with_inode(at, path, Symlinks::Follow, |inode| inode.permission(wanted))
-    }
-
-    /// Returns what a symbolic link points to: readlink(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of readlink(2).
-    pub fn readlink(&self, at: At, path: &[u8]) -> Result<Arc<[u8]>> {
-        self.with_inode(at, path, Symlinks::NoFollow, Inode::read_link)
-    }
-
-    /// Makes a directory: mkdir(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of mkdir(2).
-    pub fn mkdir(&self, at: At, path: &[u8], permissions: u32) -> Result<()> {
-        self.with_parent(at, path, |parent| {
-            let dir = new_in(parent)?;
-            dir.mkdir(parent.name(), permissions).map(|_| ())
-        })
-    }
-
-    /// Makes a file of another type: mknod(2), mkfifo(3). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of mknod(2).
-    pub fn mknod(&self, at: At, path: &[u8], mode: Mode, rdev: Rdev) -> Result<()> {
-        self.with_parent(at, path, |parent| {
-            let dir = new_in(parent)?;
-            refuse_slash(parent)?;
-            dir.mknod(parent.name(), mode, rdev).map(|_| ())
-        })
-    }
-
-    /// Makes a symbolic link: symlink(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of symlink(2).
-    pub fn symlink(&self, target: &[u8], at: At, path: &[u8]) -> Result<()> {
-        self.with_parent(at, path, |parent| {
-            let dir = new_in(parent)?;
-            refuse_slash(parent)?;
-            dir.symlink(parent.name(), target).map(|_| ())
-        })
-    }
-
-    /// Gives a file one more name: linkat(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of linkat(2).
-    pub fn link(
-        &self,
-        at: At,
-        path: &[u8],
-        symlinks: Symlinks,
-        new_at: At,
-        new_path: &[u8],
-    ) -> Result<()> {
-        self.with_inode(at, path, symlinks, |inode| {
-            self.with_parent(new_at, new_path, |parent| {
-                let dir = new_in(parent)?;
-                refuse_slash(parent)?;
-                dir.link(parent.name(), inode)
-            })
-        })
-    }
-
-    /// Removes a name: unlink(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of unlink(2).
-    pub fn unlink(&self, at: At, path: &[u8]) -> Result<()> {
-        self.with_parent(at, path, |parent| {
-            if parent.name().is_empty() {
-                return Err(Error::caller(Errno::EISDIR));
-            }
-            if parent.slash {
-                let inode = parent.dir.lookup(parent.name())?;
-                return Err(Error::caller(if inode.is_dir() {
-                    Errno::EISDIR
-                } else {
-                    Errno::ENOTDIR
-                }));
-            }
-            parent.dir.unlink(parent.name())
-        })
-    }
-
-    /// Removes an empty directory: rmdir(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of rmdir(2).
-    pub fn rmdir(&self, at: At, path: &[u8]) -> Result<()> {
-        self.with_parent(at, path, |parent| {
-            if parent.name().is_empty() {
-                return Err(Error::caller(Errno::EBUSY));
-            }
-            parent.dir.rmdir(parent.name())
-        })
-    }
-
-    /// Moves a file: renameat2(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of renameat2(2).
-    pub fn rename(
-        &self,
-        at: At,
-        path: &[u8],
-        new_at: At,
-        new_path: &[u8],
-        flags: RenameFlags,
-    ) -> Result<()> {
-        self.with_parent(at, path, |from| {
-            self.with_parent(new_at, new_path, |to| {
-                if from.name().is_empty() || to.name().is_empty() {
-                    return Err(Error::caller(Errno::EBUSY));
-                }
-                if (from.slash || to.slash) && !from.dir.lookup(from.name())?.is_dir() {
-                    return Err(Error::caller(Errno::ENOTDIR));
-                }
-                from.dir.rename(from.name(), &to.dir, to.name(), flags)
-            })
-        })
-    }
-
-    /// Returns space and inode counts: statvfs(3). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of statvfs(3).
-    pub fn statfs(&self, at: At, path: &[u8]) -> Result<StatfsReply> {
-        self.with_inode(at, path, Symlinks::Follow, |inode| inode.statfs())
-    }
-
-    /// Changes the working directory: chdir(2). Blocks.
-    ///
-    /// # Errors
-    ///
-    /// Those of chdir(2).
-    pub fn chdir(&self, at: At, path: &[u8]) -> Result<()> {
-        let dir = self.with_inode(at, path, Symlinks::Follow, |inode| {
-            inode.check_dir()?;
-            inode.permission(Access::EXEC)?;
-            Ok(inode.clone())
-        })?;
-        let old = core::mem::replace(&mut *self.cwd.lock(), dir);
-        drop(old);
-        Ok(())
-    }
-
-    /// Returns the path of the working directory: getcwd(3). Sends nothing.
-    ///
-    /// # Errors
-    ///
-    /// ENAMETOOLONG.
-    pub fn getcwd(&self) -> Result<Vec<u8>> {
-        self.path_of(&self.cwd.lock().clone())
-    }
-
-    /// Returns a path from the root to an inode, as it was last seen. Sends
-    /// nothing.
-    ///
-    /// # Errors
-    ///
-    /// ENAMETOOLONG.
-    pub fn path_of(&self, inode: &Arc<Inode<P>>) -> Result<Vec<u8>> {
-        // Built from its end to its beginning.
-        let mut reversed: Vec<u8> = Vec::new();
-        let mut at = inode.clone();
-        while !Arc::ptr_eq(&at, &self.root)
-            && let Some(place) = at.place()
-        {
-            reversed.extend(place.name.iter().rev());
-            reversed.push(b'/');
-            if reversed.len() >= super::walk::PATH_MAX {
-                return Err(Error::caller(Errno::ENAMETOOLONG));
-            }
-            at = place.parent.clone();
-        }
-        if reversed.is_empty() {
-            reversed.push(b'/');
-        }
-        reversed.reverse();
-        Ok(reversed)
-    }
-}
-
-/// Returns the directory for a new name, unless the path ends in what exists
-/// anyway.
-fn new_in<'a, P: Platform>(parent: &'a Parent<'_, P>) -> Result<&'a Arc<Inode<P>>> {
-    match parent.name() {
-        b"" | b"." | b".." => Err(Error::caller(Errno::EEXIST)),
-        _ => Ok(&parent.dir),
-    }
-}
-
-/// Only a directory may be named with a slash behind.
-fn refuse_slash<P: Platform>(parent: &Parent<'_, P>) -> Result<()> {
-    if !parent.slash {
-        return Ok(());
-    }
-    match parent.dir.lookup(parent.name()) {
-        Ok(_) => Err(Error::caller(Errno::EEXIST)),
-        Err(_) => Err(Error::caller(Errno::ENOENT)),
     }
 }
 

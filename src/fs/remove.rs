@@ -5,9 +5,10 @@ use core::time::Duration;
 
 use super::Inode;
 use super::attr::Stale;
+use super::perm::Access;
 use crate::errno::Errno;
 use crate::error::{Error, Result};
-use crate::platform::Platform;
+use crate::platform::{Capabilities, Platform};
 use crate::wire::{Name, NameError, Opcode, Rename, Rename2, RenameFlags, Rmdir, Unlink};
 
 impl<P: Platform> Inode<P> {
@@ -20,13 +21,14 @@ impl<P: Platform> Inode<P> {
     /// directory, EROFS, and the server's.
     pub fn unlink(self: &Arc<Self>, name: &[u8]) -> Result<()> {
         let name = self.name_to_remove(name, Errno::EISDIR, Errno::EISDIR)?;
-        self.may_delete(|| self.lookup_name(name))?;
+        self.may_delete(|| self.lookup_name(name).map(Some))?;
         let victim = self.fs.dentries.peek(self, name);
+        let version = self.names_version();
         let result = self.fs.conn.ask(&Unlink {
             parent: self.node,
             name,
         });
-        self.removed(name, victim, result)
+        self.removed(name, victim, version, result)
     }
 
     /// Removes an empty directory. Blocks.
@@ -37,17 +39,19 @@ impl<P: Platform> Inode<P> {
     /// [`unlink`](Self::unlink).
     pub fn rmdir(self: &Arc<Self>, name: &[u8]) -> Result<()> {
         let name = self.name_to_remove(name, Errno::EINVAL, Errno::ENOTEMPTY)?;
-        self.may_delete(|| self.lookup_name(name))?;
+        self.may_delete(|| self.lookup_name(name).map(Some))?;
         let victim = self.fs.dentries.peek(self, name);
+        let version = self.names_version();
         let result = self.fs.conn.ask(&Rmdir {
             parent: self.node,
             name,
         });
-        self.removed(name, victim, result)
+        self.removed(name, victim, version, result)
     }
 
     fn name_to_remove<'a>(&self, name: &'a [u8], dot: Errno, dotdot: Errno) -> Result<&'a Name> {
         self.check_dir()?;
+        self.check_alive()?;
         match (Name::with_limit(name, self.fs.conn.limits().name_max), name) {
             (Err(NameError::Dots), b".") => Err(Error::caller(dot)),
             (Err(NameError::Dots), _) => Err(Error::caller(dotdot)),
@@ -60,15 +64,17 @@ impl<P: Platform> Inode<P> {
         self: &Arc<Self>,
         name: &Name,
         victim: Option<Arc<Self>>,
+        version: u32,
         result: Result<()>,
     ) -> Result<()> {
         match result {
             Ok(()) => {
-                self.names_changed();
-                if let Some(victim) = victim {
-                    victim.lost_name();
+                let version = self.change_names(version);
+                match victim {
+                    Some(victim) => victim.lost_name(),
+                    None => self.fs.note_unknown_unlink(),
                 }
-                self.remember_absent(name);
+                self.remember_absent(name, version);
                 Ok(())
             }
             Err(error) => {
@@ -86,20 +92,32 @@ impl<P: Platform> Inode<P> {
         }
     }
 
+    /// Counts a change of this directory's names. Returns their version now, if
+    /// `asked`, that of the time of the request, shows that no other change came
+    /// between: else nobody knows here which was the last.
+    fn change_names(&self, asked: u32) -> Option<u32> {
+        (self.names_changed() == asked).then(|| asked.wrapping_add(1))
+    }
+
     /// Notes that the name does not exist, if the policy lets us.
-    fn remember_absent(self: &Arc<Self>, name: &Name) {
+    fn remember_absent(self: &Arc<Self>, name: &Name, version: Option<u32>) {
         let ttl = self.fs.options.cache.negative_ttl();
-        if ttl.is_zero() {
-            self.fs.forget_name(self, name);
-        } else {
-            self.fs.remember(self.place_of(name), None, ttl);
+        match version {
+            Some(version) if !ttl.is_zero() => {
+                self.fs.remember(self.place_of(name), None, ttl, version);
+            }
+            _ => self.fs.forget_name(self, name),
         }
     }
 
     /// Notes that one of this inode's names is gone.
     fn lost_name(&self) {
         let dir = self.is_dir();
-        self.attr_became(Stale::TIMES, |attr| {
+        if dir {
+            self.set_dead();
+        }
+        let now = self.fs.ask_now();
+        self.attr_became(now, Stale::TIMES, |attr| {
             attr.nlink = if dir { 0 } else { attr.nlink.saturating_sub(1) };
         });
     }
@@ -119,31 +137,28 @@ impl<P: Platform> Inode<P> {
         new_name: &[u8],
         flags: RenameFlags,
     ) -> Result<()> {
+        check_flags(flags)?;
         let name = self.name_to_remove(name, Errno::EBUSY, Errno::EBUSY)?;
         let new_name = new_parent.name_to_remove(new_name, Errno::EBUSY, Errno::EBUSY)?;
-        // Servers drop flags that they do not know, and rename all the same.
-        let known = RenameFlags::NOREPLACE | RenameFlags::EXCHANGE | RenameFlags::WHITEOUT;
-        let exclusive = RenameFlags::NOREPLACE | RenameFlags::WHITEOUT;
-        if !known.contains(flags)
-            || flags.contains(RenameFlags::EXCHANGE) && flags.intersects(exclusive)
-        {
-            return Err(Error::caller(Errno::EINVAL));
-        }
         if !Arc::ptr_eq(&self.fs, &new_parent.fs) || self.device() != new_parent.device() {
             return Err(Error::caller(Errno::EXDEV));
         }
-        self.may_delete(|| self.lookup_name(name))?;
-        new_parent.may_delete(|| match new_parent.lookup_name(new_name) {
-            // Nothing there to be protected.
-            Err(error) if error.errno() == Errno::ENOENT => Ok(new_parent.clone()),
-            other => other,
-        })?;
-        if let Some(moved) = self.fs.dentries.peek(self, name) {
-            self.refuse_loop(&moved, new_parent)?;
+        if Arc::ptr_eq(self, new_parent) && name == new_name {
+            return self.rename_to_itself(name, flags);
+        }
+        let allowed = self
+            .may_rename(name, new_parent, new_name, flags)
+            .and_then(|()| match self.fs.dentries.peek(self, name) {
+                Some(moved) => new_parent.refuse_below(&moved, Errno::EINVAL),
+                None => Ok(()),
+            });
+        if let Err(error) = allowed {
+            return self.refused_rename(name, new_parent, new_name, flags, error);
         }
         let old = self.fs.dentries.peek(self, name);
         let until = self.fs.dentries.valid_until(self, name);
         let target = self.fs.dentries.peek(new_parent, new_name);
+        let (version, new_version) = (self.names_version(), new_parent.names_version());
         let result = self.send_rename(name, new_parent, new_name, flags);
         if let Err(error) = result {
             self.fs.forget_name(self, name);
@@ -151,53 +166,158 @@ impl<P: Platform> Inode<P> {
             self.note_stale(error);
             return Err(error);
         }
-        self.names_changed();
-        if !Arc::ptr_eq(self, new_parent) {
-            new_parent.names_changed();
+        if Arc::ptr_eq(self, new_parent) && name.as_bytes() == new_name.as_bytes() {
+            // Nothing moved.
+            self.fs.forget_name(self, name);
+            return Ok(());
         }
+        let version = self.change_names(version);
+        let new_version = if Arc::ptr_eq(self, new_parent) {
+            version
+        } else {
+            new_parent.change_names(new_version)
+        };
         let ttl = until.map_or(Duration::ZERO, |until| until.saturating_sub(self.fs.now()));
         if flags.contains(RenameFlags::EXCHANGE) {
-            self.moved_here(name, target, Duration::ZERO);
-            new_parent.moved_here(new_name, old, Duration::ZERO);
+            self.moved_here(name, target, Duration::ZERO, version);
+            new_parent.moved_here(new_name, old, Duration::ZERO, new_version);
         } else {
-            if let Some(target) = target
-                && !old.as_ref().is_some_and(|old| Arc::ptr_eq(old, &target))
-            {
+            let same = |(old, target): (&Arc<Self>, &Arc<Self>)| Arc::ptr_eq(old, target);
+            if old.as_ref().zip(target.as_ref()).is_some_and(same) {
+                // Two names of one file, or one name twice: both stay.
+                return Ok(());
+            }
+            // Unless both names may have been the same file's.
+            let gone = old
+                .as_ref()
+                .is_some_and(|old| target.is_some() || old.is_dir() || old.last_attr().nlink == 1);
+            if target.is_none() {
+                self.fs.note_unknown_unlink();
+            }
+            if let Some(target) = target {
                 target.lost_name();
             }
-            new_parent.moved_here(new_name, old, ttl);
-            if flags.contains(RenameFlags::WHITEOUT) {
-                self.fs.forget_name(self, name);
+            new_parent.moved_here(new_name, old, ttl, new_version);
+            if gone && !flags.contains(RenameFlags::WHITEOUT) {
+                self.remember_absent(name, version);
             } else {
-                self.remember_absent(name);
+                self.fs.forget_name(self, name);
             }
         }
         Ok(())
     }
 
-    /// A directory cannot go into itself. The server would say so as well, but
-    /// our own tree must never be in doubt.
-    fn refuse_loop(&self, moved: &Arc<Self>, new_parent: &Arc<Self>) -> Result<()> {
-        let mut above = Some(new_parent.clone());
-        while let Some(dir) = above {
-            if Arc::ptr_eq(&dir, moved) {
-                return Err(Error::caller(Errno::EINVAL));
-            }
-            above = dir.place().map(|place| place.parent.clone());
+    fn may_rename(
+        self: &Arc<Self>,
+        name: &Name,
+        new_parent: &Arc<Self>,
+        new_name: &Name,
+        flags: RenameFlags,
+    ) -> Result<()> {
+        self.may_delete(|| self.lookup_name(name).map(Some))?;
+        new_parent.may_delete(|| match new_parent.lookup_name(new_name) {
+            Err(error) if error.errno() == Errno::ENOENT => Ok(None),
+            other => other.map(Some),
+        })?;
+        let caller = self.fs.caller();
+        let checks = self.fs.options.default_permissions
+            && !caller.capabilities.contains(Capabilities::DAC_OVERRIDE);
+        if Arc::ptr_eq(self, new_parent) || !checks {
+            return Ok(());
+        }
+        // A directory that changes its parent is changed: its `..` is.
+        let moves = |dir: &Arc<Self>| match dir.is_dir() {
+            true => dir.permission(Access::WRITE),
+            false => Ok(()),
+        };
+        let moved = self.lookup_name(name)?;
+        let target = new_parent.lookup_name(new_name).ok();
+        if moved.is_dir() && target.is_some_and(|target| !target.is_dir()) {
+            return Err(Error::caller(Errno::ENOTDIR));
+        }
+        moves(&moved)?;
+        if flags.contains(RenameFlags::EXCHANGE) {
+            moves(&new_parent.lookup_name(new_name)?)?;
         }
         Ok(())
     }
 
-    /// Notes that `name` in this directory stands for `inode` from now on.
-    fn moved_here(self: &Arc<Self>, name: &Name, inode: Option<Arc<Self>>, ttl: Duration) {
-        let Some(inode) = inode else {
+    /// What is there, or is not, is told before who may not. Two names of one file
+    /// stay as they are, and anybody may ask for that.
+    fn refused_rename(
+        self: &Arc<Self>,
+        name: &Name,
+        new_parent: &Arc<Self>,
+        new_name: &Name,
+        flags: RenameFlags,
+        error: Error,
+    ) -> Result<()> {
+        let old = self.lookup(name)?;
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        let new = match new_parent.lookup(new_name) {
+            Ok(_) if flags.contains(RenameFlags::NOREPLACE) => {
+                return Err(Error::caller(Errno::EEXIST));
+            }
+            Ok(new) if Arc::ptr_eq(&old, &new) => return Ok(()),
+            Ok(new) => Some(new),
+            Err(absent) if !exchange && absent.errno() == Errno::ENOENT => None,
+            Err(other) => return Err(other),
+        };
+        new_parent.refuse_below(&old, Errno::EINVAL)?;
+        if let Some(new) = new {
+            let full = if exchange {
+                Errno::EINVAL
+            } else {
+                Errno::ENOTEMPTY
+            };
+            self.refuse_below(&new, full)?;
+        }
+        Err(error)
+    }
+
+    /// A name that is renamed to itself is there or not, and stays.
+    fn rename_to_itself(self: &Arc<Self>, name: &Name, flags: RenameFlags) -> Result<()> {
+        self.fs.check_writable()?;
+        self.lookup(name)?;
+        if flags.contains(RenameFlags::NOREPLACE) {
+            Err(Error::caller(Errno::EEXIST))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Refuses a directory that is above this one, or this one itself: it cannot go
+    /// into itself, nor be replaced by what is in it. The server would say so as
+    /// well, but our own tree must never be in doubt.
+    fn refuse_below(self: &Arc<Self>, moved: &Arc<Self>, errno: Errno) -> Result<()> {
+        if self.is_below(moved) {
+            return Err(Error::caller(errno));
+        }
+        Ok(())
+    }
+
+    /// Notes that `name` in this directory stands for `inode` from now on, as far
+    /// as that is known: see [`change_names`](Self::change_names).
+    fn moved_here(
+        self: &Arc<Self>,
+        name: &Name,
+        inode: Option<Arc<Self>>,
+        ttl: Duration,
+        version: Option<u32>,
+    ) {
+        let (Some(inode), Some(version)) = (inode, version) else {
             self.fs.forget_name(self, name);
             return;
         };
         inode.attr_changed(Stale::TIMES);
         let place = self.place_of(name);
-        drop(inode.set_place(Some(place.clone())));
-        self.fs.remember(place, Some(inode), ttl);
+        if !inode.is_dir() {
+            drop(inode.set_place(Some(place.clone())));
+        } else if self.fs.put_in_place(&inode, &place).is_err() {
+            self.fs.forget_name(self, name);
+            return;
+        }
+        self.fs.remember(place, Some(inode), ttl, version);
     }
 
     fn send_rename(
@@ -227,5 +347,17 @@ impl<P: Platform> Inode<P> {
             .lacking
             .unless(Opcode::Rename2, || self.fs.conn.ask(&request))
             .unwrap_or(Err(Error::caller(Errno::EINVAL)))
+    }
+}
+
+/// Servers drop flags that they do not know, and rename all the same.
+pub(super) fn check_flags(flags: RenameFlags) -> Result<()> {
+    let known = RenameFlags::NOREPLACE | RenameFlags::EXCHANGE | RenameFlags::WHITEOUT;
+    let exclusive = RenameFlags::NOREPLACE | RenameFlags::WHITEOUT;
+    let both = flags.contains(RenameFlags::EXCHANGE) && flags.intersects(exclusive);
+    if known.contains(flags) && !both {
+        Ok(())
+    } else {
+        Err(Error::caller(Errno::EINVAL))
     }
 }

@@ -61,6 +61,7 @@ impl<P: Platform> File<P> {
     pub fn allocate(&self, offset: u64, len: u64, mode: FallocateMode) -> Result<()> {
         let inode = self.inode();
         inode.check()?;
+        check_allocation(offset, len, mode)?;
         if !self.flags.writable() {
             return Err(Error::caller(Errno::EBADF));
         }
@@ -68,15 +69,11 @@ impl<P: Platform> File<P> {
         if inode.file_type() != FileType::Regular {
             return Err(Error::caller(Errno::ENODEV));
         }
-        if len == 0 || offset > SIZE_MAX {
-            return Err(Error::caller(Errno::EINVAL));
-        }
         let end = offset.checked_add(len).filter(|&end| end <= SIZE_MAX);
         let end = end.ok_or(Error::caller(Errno::EFBIG))?;
         let known =
             FallocateMode::KEEP_SIZE | FallocateMode::PUNCH_HOLE | FallocateMode::ZERO_RANGE;
-        let punches = mode.contains(FallocateMode::PUNCH_HOLE);
-        if !known.contains(mode) || punches && !mode.contains(FallocateMode::KEEP_SIZE) {
+        if !known.contains(mode) {
             return Err(Error::caller(Errno::EOPNOTSUPP));
         }
         inode.clear_set_ids()?;
@@ -91,14 +88,19 @@ impl<P: Platform> File<P> {
             len,
             mode,
         };
+        let asked = inode.fs.ask_now();
         let result = inode
             .fs
             .lacking
             .unless(Opcode::Fallocate, || inode.fs.conn.ask(&request))
             .unwrap_or(Err(Error::caller(Errno::EOPNOTSUPP)));
         match result {
-            Ok(()) if mode.contains(FallocateMode::KEEP_SIZE) => inode.attr_changed(Stale::WRITTEN),
-            Ok(()) => inode.attr_became(Stale::WRITTEN, |attr| attr.size = attr.size.max(end)),
+            Ok(()) if mode.contains(FallocateMode::KEEP_SIZE) => {
+                inode.attr_changed(inode.written())
+            }
+            Ok(()) => inode.attr_became(asked, inode.written(), |attr| {
+                attr.size = attr.size.max(end)
+            }),
             Err(_) => inode.attr_changed(Stale::all()),
         }
         result
@@ -132,7 +134,14 @@ impl<P: Platform> File<P> {
             return Err(Error::caller(Errno::EFBIG));
         }
         let same = alloc::sync::Arc::ptr_eq(from, to);
-        if same && offset < target_offset + len && target_offset < offset + len {
+        // Only what there is to copy can overlap.
+        let len = if same {
+            let size = from.fresh_attr(Stale::SIZE, self.fh())?.size;
+            len.min(size.saturating_sub(offset))
+        } else {
+            len
+        };
+        if same && len > 0 && offset < target_offset + len && target_offset < offset + len {
             return Err(Error::caller(Errno::EINVAL));
         }
         if len == 0 {
@@ -144,6 +153,7 @@ impl<P: Platform> File<P> {
             .store(true, core::sync::atomic::Ordering::Relaxed);
         to.set_unsynced();
         let layout = to.share_layout()?;
+        let asked = to.fs.ask_now();
         let result = match self.copy_on_server(offset, target, target_offset, len) {
             Some(Err(error)) if matches!(error.errno(), Errno::EXDEV | Errno::EOPNOTSUPP) => None,
             result => result,
@@ -151,7 +161,7 @@ impl<P: Platform> File<P> {
         match result {
             Some(Ok(n)) => {
                 let end = target_offset + n;
-                to.attr_became(Stale::WRITTEN, |attr| attr.size = attr.size.max(end));
+                to.attr_became(asked, to.written(), |attr| attr.size = attr.size.max(end));
                 Ok(n)
             }
             Some(Err(error)) => {
@@ -230,5 +240,27 @@ impl<P: Platform> File<P> {
             }
         }
         Ok(done)
+    }
+}
+
+/// Refuses what no file can be asked for, as fallocate(2) does before it looks at
+/// the file.
+pub(super) fn check_allocation(offset: u64, len: u64, mode: FallocateMode) -> Result<()> {
+    if len == 0 || offset > SIZE_MAX {
+        return Err(Error::caller(Errno::EINVAL));
+    }
+    let keeps = mode.contains(FallocateMode::KEEP_SIZE);
+    let kind = mode.difference(FallocateMode::KEEP_SIZE);
+    let possible = if kind == FallocateMode::PUNCH_HOLE {
+        keeps
+    } else if kind == FallocateMode::COLLAPSE_RANGE || kind == FallocateMode::INSERT_RANGE {
+        !keeps
+    } else {
+        kind.is_empty() || kind == FallocateMode::ZERO_RANGE || kind == FallocateMode::UNSHARE_RANGE
+    };
+    if possible {
+        Ok(())
+    } else {
+        Err(Error::caller(Errno::EOPNOTSUPP))
     }
 }

@@ -80,11 +80,14 @@ impl<P: Platform> InodeTable<P> {
         (inode, old)
     }
 
-    /// Takes an inode that is being dropped out, if it is still the one there.
+    /// Takes an inode that is being dropped out, unless another has its place. The
+    /// one that is dropped may have been moved, so its address says nothing; that
+    /// nobody can get at what is in the table does.
     pub(super) fn remove(&self, inode: &Inode<P>) {
         let hash = self.hash(inode.node);
         let mut shard = self.shard(hash).write();
-        let ours = |entry: &(NodeId, Weak<Inode<P>>)| core::ptr::eq(entry.1.as_ptr(), inode);
+        let ours =
+            |(id, weak): &(NodeId, Weak<Inode<P>>)| *id == inode.node && weak.strong_count() == 0;
         let weak = shard
             .find_entry(hash, ours)
             .ok()

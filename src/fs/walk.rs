@@ -164,6 +164,7 @@ impl<'p, P: Platform> Walk<'p, P> {
             };
             if self.at_end() {
                 self.dir.check_dir()?;
+                self.dir.permission(Access::EXEC)?;
                 let slash = self.slash_follows();
                 return Ok(Parent {
                     dir: self.dir,

@@ -16,6 +16,8 @@ pub struct WaitQueue<P: Platform> {
 
 struct Waiting<T> {
     next_ticket: u64,
+    /// Wake-ups so far, to tell whether one came since a thread looked.
+    wakes: u64,
     threads: VecDeque<(u64, T)>,
 }
 
@@ -42,6 +44,7 @@ impl<P: Platform> WaitQueue<P> {
         Self {
             waiting: SpinLock::new(Waiting {
                 next_ticket: 0,
+                wakes: 0,
                 threads: VecDeque::new(),
             }),
         }
@@ -70,8 +73,10 @@ impl<P: Platform> WaitQueue<P> {
                 .push_back((ticket, platform.current_thread()));
             ticket
         };
+        let mut seen;
         let end = loop {
             // After queueing, so that a wake-up in between is not missed.
+            seen = self.waiting.lock().wakes;
             if let Some(value) = ready() {
                 break WaitEnd::Ready(value);
             }
@@ -89,9 +94,10 @@ impl<P: Platform> WaitQueue<P> {
             .front()
             .is_some_and(|(first, _)| *first == ticket);
         waiting.threads.retain(|(t, _)| *t != ticket);
-        // A wake-up meant for whoever is first may have reached us as we left.
+        // A wake-up meant for whoever is first may have reached us as we left, or
+        // while we had found already what we waited for.
         if was_first
-            && !matches!(end, WaitEnd::Ready(_))
+            && (!matches!(end, WaitEnd::Ready(_)) || waiting.wakes != seen)
             && let Some((_, next)) = waiting.threads.front()
         {
             platform.unpark(next);
@@ -101,7 +107,9 @@ impl<P: Platform> WaitQueue<P> {
 
     /// Wakes the thread that has waited longest. Does not block.
     pub fn wake_one(&self, platform: &P) {
-        if let Some((_, thread)) = self.waiting.lock().threads.front() {
+        let mut waiting = self.waiting.lock();
+        waiting.wakes = waiting.wakes.wrapping_add(1);
+        if let Some((_, thread)) = waiting.threads.front() {
             platform.unpark(thread);
         }
     }

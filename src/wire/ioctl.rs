@@ -34,6 +34,9 @@ pub struct IoctlReply {
     /// With [`IoctlFlags::RETRY`] the server wants other buffers, which it lists
     /// in the data. Only file systems that are trusted may: refuse it.
     pub flags: IoctlFlags,
+    /// With RETRY: areas of memory that the server wants to get, and to fill, as
+    /// many as the data list.
+    pub areas: [u32; 2],
     /// How many bytes of data there are.
     pub data: usize,
 }
@@ -71,6 +74,7 @@ impl Request for Ioctl {
         Ok(IoctlReply {
             result: out.result,
             flags: IoctlFlags::from_bits_retain(out.flags),
+            areas: [out.in_iovs, out.out_iovs],
             data: payload.data,
         })
     }

@@ -242,6 +242,8 @@ fn range_start(offset: u64, size: u32) -> Result<u64, Malformed> {
 /// the caller's segments. There is no reply.
 #[derive(Clone, Copy, Debug)]
 pub struct NotifyReply {
+    /// The id that the notification gave.
+    pub unique: Unique,
     /// The file.
     pub node: NodeId,
     /// Where the data lie.
@@ -267,6 +269,10 @@ impl Request for NotifyReply {
         });
     }
 
+    fn unique(&self) -> Option<Unique> {
+        Some(self.unique)
+    }
+
     fn data_out(&self) -> usize {
         self.size as usize
     }
@@ -278,7 +284,9 @@ impl Request for NotifyReply {
 
 impl fmt::Display for NotifyReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, offset, size } = self;
+        let Self {
+            node, offset, size, ..
+        } = self;
         write!(f, "NOTIFY_REPLY node={node} offset={offset} size={size}")
     }
 }

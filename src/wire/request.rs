@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Dialect, Malformed, NodeId, Opcode, Payload, ReplyShape, Writer};
+use super::{Dialect, Malformed, NodeId, Opcode, Payload, ReplyShape, Unique, Writer};
 
 /// One operation: its opcode, its arguments, the shape of its reply, and how to
 /// parse that.
@@ -19,6 +19,11 @@ pub trait Request: fmt::Display {
     /// Returns the node that the request is about, `None` for the few that are
     /// about none.
     fn node(&self) -> Option<NodeId>;
+
+    /// Returns the id to send it under, where the server has chosen one.
+    fn unique(&self) -> Option<Unique> {
+        None
+    }
 
     /// Appends what stands between the header and the outgoing data.
     fn encode(&self, w: &mut Writer<'_>);

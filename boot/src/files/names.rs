@@ -69,7 +69,7 @@ pub(super) fn rmdir(args: &[String], files: &mut Files) -> Result<u8, Failure> {
 pub(super) fn sources_and_target(
     args: &[String],
     files: &Files,
-) -> Result<(Vec<String>, impl Fn(&[u8]) -> Vec<u8> + use<>), Failure> {
+) -> Result<(Vec<String>, Target), Failure> {
     let Some((to, from)) = args.split_last().filter(|(_, from)| !from.is_empty()) else {
         return Err(Failure::Usage);
     };
@@ -77,23 +77,40 @@ pub(super) fn sources_and_target(
     if from.len() > 1 && !into {
         return Err(Failure::Usage);
     }
-    let to = to.clone();
-    let target = move |from: &[u8]| {
-        if into {
-            join(to.as_bytes(), base_name(from))
-        } else {
-            to.clone().into_bytes()
-        }
+    let target = Target {
+        to: to.clone().into_bytes(),
+        into,
     };
     Ok((from.to_vec(), target))
+}
+
+/// Where sources go: to one name, or each under its own into a directory.
+pub(super) struct Target {
+    to: Vec<u8>,
+    into: bool,
+}
+
+impl Target {
+    /// Returns where `from` goes.
+    pub(super) fn of(&self, from: &[u8]) -> Vec<u8> {
+        if self.into {
+            join(&self.to, base_name(from))
+        } else {
+            self.to.clone()
+        }
+    }
 }
 
 pub(super) fn mv(args: &[String], files: &mut Files) -> Result<u8, Failure> {
     let (from, target) = sources_and_target(args, files)?;
     files.each("mv", &from, |files, path| {
-        files
-            .process
-            .rename(At::Cwd, path, At::Cwd, &target(path), RenameFlags::empty())
+        files.process.rename(
+            At::Cwd,
+            path,
+            At::Cwd,
+            &target.of(path),
+            RenameFlags::empty(),
+        )
     })
 }
 

@@ -183,7 +183,7 @@ pub(super) fn cp(args: &[String], files: &mut Files) -> core::result::Result<u8,
     let deep = !options.is_empty();
     let (from, target) = sources_and_target(&rest, files)?;
     files.each("cp", &from, |files, path| {
-        copy(files, path, &target(path), deep)
+        copy(files, path, &target.of(path), deep)
     })
 }
 

@@ -417,6 +417,6 @@ fn threads(kernel: &'static Kernel) -> Result<(), String> {
             };
             running.push(thread::spawn("worker", work).map_err(|error| format!("{error}"))?);
         }
-        running.into_iter().map(|thread| thread.join()).collect()
+        running.into_iter().try_for_each(|thread| thread.join())
     })
 }

@@ -11,13 +11,26 @@
 //!   the sake of its current burst goes there and leaves first. It is kept only
 //!   if its score from before this burst beats the lowest of the kept, so
 //!   neither a scan nor a loop larger than the window displaces anything.
-//! - A chunk that is not mapped is mapped if its burst pays for that by itself
-//!   (what it has read so far, or a sequential run lets expect), or if its
-//!   score exceeds that of the range that would go by the cost of a mapping.
-//!   Otherwise the bytes go by READ or WRITE.
+//! - A chunk that is not mapped is mapped if its burst pays for that by itself:
+//!   by what requests have cost it so far, by what a sequential run lets expect,
+//!   or because bursts of its kind mostly do. Or if its score exceeds that of the
+//!   range that would go by the cost of a mapping. Or if it is new, and new
+//!   chunks have mostly proved worth it. Otherwise the bytes go by READ or WRITE.
+//! - A range that a run is about to need is not taken for a copy. What displaces
+//!   a range in use must be worth both, and a burst cut short must pay twice as
+//!   much each time before it is mapped again: a window too small for those who
+//!   use it ends in requests, not in thrashing.
 //! - While ranges are free the first touch maps, unless that seldom paid of late.
 //! - The number of passing ranges grows when something comes back soon after
 //!   passing, and shrinks when something kept is hit after long.
+//! - Sequential runs get the next chunk mapped when half of one is read, if
+//!   something at rest can make way.
+//! - When callers had to wait for unmappings of late, the worker refills a reserve
+//!   of free ranges from what has passed, from a low to a high watermark.
+//!
+//! A hit costs O(1), or O(log n) for the few accesses of a burst that raise the
+//! score; an absent chunk costs O(log n). Finding a range to go is O(1) unless
+//! the lowest are pinned or due; for a fault it may then look at all.
 //!
 //! Related ideas: LIRS and CLOCK-Pro (compare the reuse distance of the newcomer
 //! with the recency of the resident), LRFU (decaying frequency), TinyLFU
@@ -100,8 +113,11 @@ impl Reclaim {
     /// Ghosts per range, and the least number of them.
     const GHOSTS: usize = 2;
     const LEAST_GHOSTS: usize = 64;
-    /// Windows of this many ranges and more keep some free once it gets tight.
-    const RESERVE_FROM: usize = 64;
+    /// Once it gets tight, one range in this many is kept free for callers, if
+    /// that makes two at least: the high watermark.
+    const RESERVE: usize = 32;
+    /// The worker starts when this part of the reserve is left: the low watermark.
+    const LOW: usize = 4;
     /// A chunk not accessed for this many bursts per range is a newcomer again.
     const FORGET: u64 = 16;
     /// After how many times the usual interval a run is given up.
@@ -171,11 +187,8 @@ impl Reclaim {
         let recent = self
             .squeezed
             .is_some_and(|then| self.tick - then <= ranges as u64);
-        if recent && ranges >= Self::RESERVE_FROM {
-            ranges / Self::RESERVE_FROM
-        } else {
-            0
-        }
+        let reserve = ranges / Self::RESERVE;
+        if recent && reserve >= 2 { reserve } else { 0 }
     }
 }
 
@@ -334,7 +347,11 @@ impl Policy for Reclaim {
     }
 
     fn surplus(&self, free: usize) -> usize {
-        self.reserve().saturating_sub(free).min(self.passing.len())
+        let reserve = self.reserve();
+        if free > reserve / Self::LOW {
+            return 0;
+        }
+        (reserve - free.min(reserve)).min(self.passing.len())
     }
 
     fn ahead(&mut self, access: &Access, free: usize) -> bool {

@@ -445,10 +445,11 @@ fn data_are_counted_and_ioctl_has_a_struct_before_them() {
     assert_eq!(decode::<Readdirplus>(&D, &[], 5), Ok(5));
     assert_eq!(decode::<Getxattr<'_>>(&D, &[], 5), Ok(5));
     assert_eq!(decode::<Listxattr>(&D, &[], 5), Ok(5));
-    let bytes = Bytes::new().u32(-25i32 as u32).u32(4).u32(0).u32(0);
+    let bytes = Bytes::new().u32(-25i32 as u32).u32(4).u32(1).u32(2);
     let reply = IoctlReply {
         result: -25,
         flags: IoctlFlags::RETRY,
+        areas: [1, 2],
         data: 0,
     };
     decodes::<Ioctl>(D, &bytes, reply);

@@ -178,12 +178,15 @@ fn file_systems_and_permission() {
         },
         Bytes::new().u32(5).u32(0),
     );
+    let unique = Unique::nth(8);
     let reply = NotifyReply {
+        unique,
         node: node(3),
         offset: 4,
         size: 5,
     };
     assert_eq!(reply.data_out(), 5);
+    assert_eq!(reply.unique(), Some(unique));
     plain(&reply, Bytes::new().u64(0).u64(4).u32(5).zeros(20));
 }
 

@@ -169,6 +169,8 @@ impl Device {
         }
         if status.is_empty() {
             match self.shape.reset_reads {
+                // There is nothing to wait for before the first one.
+                _ if self.status.is_empty() && self.resetting.is_none() => self.reset(),
                 None => self.reset(),
                 reads => self.resetting = reads,
             }

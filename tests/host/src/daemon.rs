@@ -37,8 +37,8 @@ impl Program {
     }
 
     /// Looks for the program: the environment variable `VIRTIOFSD` or
-    /// `VIRTIO_FS_DAXD`, then the build's `target` folder (`tools`, `release`,
-    /// `debug`), then `PATH`.
+    /// `VIRTIO_FS_DAXD`, then the build's `target` folder (`tools/bin`,
+    /// `release`, `debug`), then `PATH`.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ impl Program {
             return Ok(path.into());
         }
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
-        let built = ["tools", "release", "debug"].map(|folder| target.join(folder));
+        let built = ["tools/bin", "release", "debug"].map(|folder| target.join(folder));
         let search = std::env::var_os("PATH").unwrap_or_default();
         built
             .into_iter()
@@ -58,11 +58,11 @@ impl Program {
             .find(|path| path.is_file())
             .ok_or_else(|| {
                 let remedy = match self {
-                    Self::Virtiofsd => "cargo install virtiofsd --version 1.14.0 --locked",
+                    Self::Virtiofsd => "make tools",
                     Self::Daxd => "cargo build --package virtio-fs-daxd",
                 };
                 let message = format!(
-                    "{name} is neither in ${variable} nor in target/{{tools,release,debug}} \
+                    "{name} is neither in ${variable} nor in target/{{tools/bin,release,debug}} \
                      nor in $PATH; try `{remedy}`"
                 );
                 io::Error::new(io::ErrorKind::NotFound, message)
@@ -106,17 +106,29 @@ impl Config {
         let mut arguments = arguments.into_iter().peekable();
         while let Some(argument) = arguments.next() {
             let value = arguments.next_if(|next| !next.starts_with("--"));
-            if let Some(at) = self.arguments.iter().position(|old| old == argument) {
-                let valued = self
-                    .arguments
-                    .get(at + 1)
-                    .is_some_and(|next| !next.starts_with("--"));
-                self.arguments.drain(at..=at + usize::from(valued));
-            }
+            self.remove(argument);
             self.arguments.push(argument.into());
             self.arguments.extend(value.map(String::from));
         }
         self
+    }
+
+    /// Leaves out an argument that was added before, with its value if it has
+    /// one.
+    #[must_use]
+    pub fn without(mut self, argument: &str) -> Self {
+        self.remove(argument);
+        self
+    }
+
+    fn remove(&mut self, argument: &str) {
+        if let Some(at) = self.arguments.iter().position(|old| old == argument) {
+            let valued = self
+                .arguments
+                .get(at + 1)
+                .is_some_and(|next| !next.starts_with("--"));
+            self.arguments.drain(at..=at + usize::from(valued));
+        }
     }
 
     /// Starts the daemon.

@@ -52,7 +52,7 @@ pub struct Attr {
 }
 
 /// A name that was found or made (`fuse_entry_out`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
     /// Node id by which the kernel will call it; 0 for a name that is known not
     /// to exist.

@@ -4,7 +4,7 @@ use virtio_fs::dax::{Costs, Reclaim};
 
 use crate::cost::Model;
 use crate::optimum;
-use crate::replay::{Habits, Outcome, replay};
+use crate::replay::{Habits, Outcome, Replay, replay};
 use crate::rivals::{Arc, Clock, Fifo, Frugal, Lifo, Lirs, Lru, S3Fifo, TinyLfu, TwoQueues};
 use crate::trace::Prepared;
 
@@ -72,8 +72,13 @@ impl Contestant {
         }
     }
 
-    /// Replays `trace`.
+    /// Replays `trace` and returns the sums.
     pub fn run(self, trace: &Prepared, model: &Model) -> Outcome {
+        self.replay(trace, model).outcome
+    }
+
+    /// Replays `trace`.
+    pub fn replay(self, trace: &Prepared, model: &Model) -> Replay {
         let ranges = trace.geometry.count();
         let single = Habits { batch: 1 };
         let batched = Habits { batch: 256 };
@@ -82,7 +87,7 @@ impl Contestant {
             ..model.costs
         };
         let lru = || Frugal::new(Lru::default(), model.costs);
-        let (outcome, _) = match self {
+        match self {
             Self::Ours => replay(trace, Reclaim::new(ranges, model.costs), batched, model),
             Self::OursMapping => replay(trace, Reclaim::new(ranges, dear), batched, model),
             Self::Fifo => replay(trace, Fifo::new(ranges), single, model),
@@ -95,8 +100,7 @@ impl Contestant {
             Self::Lirs => replay(trace, Lirs::new(ranges), single, model),
             Self::S3Fifo => replay(trace, S3Fifo::new(ranges), single, model),
             Self::TinyLfu => replay(trace, TinyLfu::new(ranges), single, model),
-        };
-        outcome
+        }
     }
 }
 
@@ -105,6 +109,9 @@ impl Contestant {
 pub struct Limits {
     /// Mappings by Belady's rule, everything mapped.
     pub maps: u64,
+    /// Mappings of one who knows all frequencies but not the future, everything
+    /// mapped.
+    pub informed: u64,
     /// Least cost in nanoseconds, reads allowed.
     pub cost: u64,
 }
@@ -115,6 +122,7 @@ impl Limits {
         let ranges = trace.geometry.count();
         Self {
             maps: optimum::fewest_maps(&trace.accesses, model, ranges),
+            informed: optimum::informed_maps(&trace.accesses, model, ranges),
             cost: optimum::least_cost(&trace.accesses, model, ranges),
         }
     }

@@ -11,6 +11,7 @@ pub mod cost;
 pub mod optimum;
 pub mod random;
 pub mod replay;
+pub mod report;
 pub mod rivals;
 pub mod synthetic;
 pub mod trace;

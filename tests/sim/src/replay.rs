@@ -4,6 +4,8 @@
 //! policy sees a surplus, one batch at a time. Faults never wait here: there is
 //! one thread and nothing stays pinned.
 
+use std::collections::BTreeMap;
+
 use virtio_fs::dax::{Access, Counters, Kind, Policy, Pool, Rights, Step, Window};
 
 use crate::cost::Model;
@@ -35,6 +37,26 @@ impl Outcome {
     pub const fn requests(&self) -> u64 {
         self.maps + self.remove_requests + self.reads
     }
+}
+
+/// How the accesses of one file were served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Through the window.
+    pub by_window: u64,
+    /// By READ or WRITE.
+    pub by_request: u64,
+}
+
+/// What a replay came to, in full.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// The sums.
+    pub outcome: Outcome,
+    /// What the pool counted.
+    pub counters: Counters,
+    /// File by file.
+    pub files: BTreeMap<u64, Served>,
 }
 
 /// How a policy is run.
@@ -125,17 +147,13 @@ impl<P: Policy> Run<'_, P> {
 ///
 /// # Panics
 /// A fault is not served, or a range or a pin is lost.
-pub fn replay<P: Policy>(
-    trace: &Prepared,
-    policy: P,
-    habits: Habits,
-    model: &Model,
-) -> (Outcome, Counters) {
+pub fn replay<P: Policy>(trace: &Prepared, policy: P, habits: Habits, model: &Model) -> Replay {
     let mut run = Run {
         pool: Pool::new(Window::new(trace.geometry), policy),
         model,
         outcome: Outcome::default(),
     };
+    let mut files: BTreeMap<u64, Served> = BTreeMap::new();
     for (access, &next_len) in trace.accesses.iter().zip(&trace.next_lens) {
         run.outcome.accesses += 1;
         run.outcome.bytes += u64::from(access.len);
@@ -145,9 +163,12 @@ pub fn replay<P: Policy>(
             through_window || access.kind == Kind::Copy,
             "a fault was not served"
         );
+        let served = files.entry(access.inode.0).or_default();
         run.outcome.cost += if through_window {
+            served.by_window += 1;
             run.model.costs.by_window(access.len)
         } else {
+            served.by_request += 1;
             run.outcome.reads += 1;
             run.model.costs.by_request(access.len)
         };
@@ -169,5 +190,9 @@ pub fn replay<P: Policy>(
         trace.geometry.count(),
         "a range was lost"
     );
-    (run.outcome, run.pool.counters())
+    Replay {
+        outcome: run.outcome,
+        counters: run.pool.counters(),
+        files,
+    }
 }

@@ -61,7 +61,7 @@ impl Server {
                 return malformed("O_TRUNC without ATOMIC_O_TRUNC");
             }
             self.resize(ino, 0)?;
-            if open_flags & KILL_SUIDGID != 0 {
+            if open_flags & KILL_SUIDGID != 0 || self.has(init::HANDLE_KILLPRIV) {
                 self.kill_privileges(ino)?;
             }
         }

@@ -1,6 +1,6 @@
 //! A mount over a real daemon, and a look at the same files from the host.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use virtio_fs::conn::{Config, Connection};
@@ -8,29 +8,24 @@ use virtio_fs::fs::{Mount, MountOptions, Process};
 use virtio_fs_host::daemon::Config as DaemonConfig;
 use virtio_fs_host::platform::Waiting;
 use virtio_fs_host::transport::Options;
-use virtio_fs_host::{Daemon, HostPlatform, VhostUserTransport};
+use virtio_fs_host::{Daemon, HostPlatform};
 
-pub struct Guest {
-    pub process: Process<HostPlatform>,
-    pub mount: Mount<HostPlatform>,
-    pub conn: Arc<Connection<HostPlatform>>,
-    pub transport: Arc<VhostUserTransport>,
-    pub daemon: Daemon,
-    pub share: tempfile::TempDir,
+pub(crate) struct Guest {
+    pub(crate) process: Process<HostPlatform>,
+    pub(crate) mount: Mount<HostPlatform>,
+    pub(crate) conn: Arc<Connection<HostPlatform>>,
+    /// Serves as long as the guest lives.
+    _daemon: Daemon,
+    pub(crate) share: tempfile::TempDir,
 }
 
 impl Guest {
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.share.path().join(name)
     }
 
-    pub fn host(&self) -> &Path {
-        self.share.path()
-    }
-
-    /// Checks that the server counts for each inode what the driver counts, and
-    /// ends the mount.
-    pub fn finish(self) {
+    /// Ends the mount and checks that nothing was left behind.
+    pub(crate) fn finish(self) {
         drop(self.process);
         self.mount.unmount();
         assert_eq!(self.conn.load().0, 0, "requests left behind");
@@ -38,11 +33,11 @@ impl Guest {
     }
 }
 
-pub fn guest() -> Guest {
+pub(crate) fn guest() -> Guest {
     guest_with(&["--cache", "auto"], MountOptions::default())
 }
 
-pub fn guest_with(arguments: &[&str], options: MountOptions) -> Guest {
+pub(crate) fn guest_with(arguments: &[&str], options: MountOptions) -> Guest {
     let share = tempfile::tempdir().unwrap();
     let daemon = DaemonConfig::virtiofsd(share.path())
         .arguments(arguments.iter().copied())
@@ -52,7 +47,7 @@ pub fn guest_with(arguments: &[&str], options: MountOptions) -> Guest {
 }
 
 /// A guest of the project's own daemon, with a window of so many MiB.
-pub fn guest_of_daxd(window: u64, config: Config, options: MountOptions) -> Guest {
+pub(crate) fn guest_of_daxd(window: u64, config: Config, options: MountOptions) -> Guest {
     let share = tempfile::tempdir().unwrap();
     let daemon = DaemonConfig::daxd(share.path())
         .arguments(["--window", &format!("{window}M"), "--queues", "2"])
@@ -69,15 +64,14 @@ fn connect(
 ) -> Guest {
     let transport = Arc::new(daemon.connect(Options::default()).expect("connects"));
     let platform = Arc::new(HostPlatform::new(Waiting::Poll));
-    let conn = Connection::open(platform, transport.clone(), config).expect("opens");
+    let conn = Connection::open(platform, transport, config).expect("opens");
     let mount = Mount::new(conn.clone(), options).expect("mounts");
     let process = Process::new(&mount);
     Guest {
         process,
         mount,
         conn,
-        transport,
-        daemon,
+        _daemon: daemon,
         share,
     }
 }

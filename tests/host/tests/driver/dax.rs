@@ -67,12 +67,15 @@ fn finish(guest: Guest) {
         assert_eq!(totals.pins, 0, "{totals:?}");
         assert_eq!(totals.unknown + totals.orphaned, 0, "{totals:?}");
         assert_eq!(totals.busy, 0, "{totals:?}");
-        let live = guest.transport.with_window(|window| window.mappings());
+        let live = guest
+            .conn
+            .transport()
+            .with_window(|window| window.mappings());
         assert_eq!(live, Some(totals.mapped), "{totals:?}");
     }
     assert_eq!(guest.conn.counters().dax_lost.get(), 0);
     let fs = guest.mount.file_system().clone();
-    let transport = guest.transport.clone();
+    let conn = guest.conn.clone();
     guest.finish();
     let totals = fs.dax().expect("a window").totals();
     assert_eq!(
@@ -80,7 +83,7 @@ fn finish(guest: Guest) {
         fs.dax().unwrap().geometry().count(),
         "{totals:?}"
     );
-    assert_eq!(transport.with_window(|w| w.mappings()), Some(0));
+    assert_eq!(conn.transport().with_window(|w| w.mappings()), Some(0));
     let counters = fs.connection().counters();
     assert_eq!(counters.dax_maps.get(), counters.dax_unmaps.get());
 }

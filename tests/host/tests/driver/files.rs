@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use virtio_fs::Errno;
-use virtio_fs::fs::{At, Changes, Durable, Symlinks};
-use virtio_fs::wire::{FileType, OpenFlags, RenameFlags, SeekWhence};
+use virtio_fs::fs::{At, CachePolicy, Changes, Durable, MountOptions, Symlinks};
+use virtio_fs::wire::{FileType, Opcode, OpenFlags, RenameFlags, SeekWhence};
 
-use crate::common::guest;
+use crate::common::{guest, guest_with};
 
 fn pattern(len: usize) -> Vec<u8> {
     (0..len)
@@ -371,5 +371,48 @@ fn an_unlinked_file_lives_while_it_is_open() {
     assert_eq!(p.pread(fd, &mut buf, 0).unwrap(), 10);
     assert_eq!(p.fstat(fd).unwrap().attr.nlink, 0);
     p.close(fd).unwrap();
+    guest.finish();
+}
+
+#[test]
+fn pages_written_back_stay_where_they_belong_in_a_file_open_for_appending() {
+    let guest = guest();
+    std::fs::write(guest.path("log"), b"0123456789").unwrap();
+    let log = guest.mount.root().lookup(b"log").unwrap();
+    let file = log
+        .open(OpenFlags::RDWR | OpenFlags::APPEND)
+        .expect("opens for appending");
+    assert_eq!(file.write_back_at(2, b"xy").unwrap(), 2);
+    assert_eq!(file.metadata().unwrap().size(), 10);
+    assert_eq!(file.write_at(0, b"end").unwrap(), 3);
+    assert_eq!(file.metadata().unwrap().size(), 13);
+    assert_eq!(std::fs::read(guest.path("log")).unwrap(), b"01xy456789end");
+    drop((file, log));
+    guest.finish();
+}
+
+#[test]
+fn a_lookup_brings_the_attributes_along_where_nothing_may_be_kept() {
+    let options = MountOptions {
+        cache: CachePolicy::None,
+        ..MountOptions::default()
+    };
+    let guest = guest_with(&["--cache", "never"], options);
+    let root = guest.mount.root();
+    for size in [0, 10, 4] {
+        std::fs::write(guest.path("file"), pattern(size)).unwrap();
+        let (lookup, getattr) = (Opcode::Lookup.to_wire(), Opcode::Getattr.to_wire());
+        let counters = guest.conn.counters();
+        // Permission to search the directory is another matter, and asks.
+        let before = (counters.requests(lookup), counters.requests(getattr));
+        let (file, metadata) = root.lookup_with_metadata(b"file").unwrap();
+        let asked = (
+            counters.requests(lookup) - before.0,
+            counters.requests(getattr) - before.1,
+        );
+        assert_eq!(asked, (1, 1));
+        assert_eq!(metadata.size(), size as u64);
+        assert_eq!(file.metadata().unwrap(), metadata);
+    }
     guest.finish();
 }

@@ -1,5 +1,6 @@
 //! The whole driver against real daemons.
 
+mod acl;
 mod common;
 mod dax;
 mod files;

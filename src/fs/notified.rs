@@ -1,0 +1,115 @@
+//! What to do about a server's notifications (protocol: FUSE_NOTIFY_*).
+//!
+//! Whoever reads them, from the notification queue or from elsewhere, hands them
+//! to [`FileSystem::notified`]. What they say of nodes or names that are not
+//! known here is ignored: a server cannot know what was forgotten meanwhile.
+
+use alloc::sync::Arc;
+
+use super::FileSystem;
+use super::attr::Stale;
+use crate::conn::Class;
+use crate::device::Data;
+use crate::error::Result;
+use crate::platform::Platform;
+use crate::wire::{InvalKind, Name, NodeId, Notification, NotifyReply};
+
+impl<P: Platform> FileSystem<P> {
+    /// Does what a notification of the server's asks for. Blocks only to answer
+    /// RETRIEVE, and then only while all places for requests are taken.
+    ///
+    /// Replies that are under way and were asked for before are used, but not
+    /// remembered. No data are cached here, so STORE says no more than that the
+    /// file changed, and RETRIEVE finds nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of sending the answer to RETRIEVE.
+    pub fn notified(self: &Arc<Self>, notification: &Notification<'_>) -> Result<()> {
+        match *notification {
+            Notification::Poll(handle) => self.pollers.wake(handle),
+            Notification::InvalInode { node, .. } | Notification::Store { node, .. } => {
+                self.inode_is_stale(node);
+            }
+            Notification::InvalEntry { parent, name, kind } => {
+                self.entry_is_stale(parent, name, kind);
+            }
+            Notification::Delete {
+                parent,
+                child,
+                name,
+            } => self.entry_is_gone(parent, child, name),
+            Notification::Retrieve {
+                unique,
+                node,
+                offset,
+                ..
+            } => {
+                let nothing = NotifyReply {
+                    unique,
+                    node,
+                    offset,
+                    size: 0,
+                };
+                return self.conn.call(&nothing, Data::None, Class::Forced);
+            }
+            // Requests that a restarted server has lost are not sent again: the
+            // session says so by not offering HAS_RESEND.
+            Notification::Resend => {}
+            Notification::IncEpoch => self.expire_names(),
+            Notification::Prune(nodes) => nodes.for_each(|node| self.prune(node)),
+        }
+        Ok(())
+    }
+
+    fn inode_is_stale(&self, node: NodeId) {
+        if let Some(inode) = self.inodes.get(node) {
+            inode.content_changed();
+            inode.attr_changed(Stale::all());
+        }
+    }
+
+    fn entry_is_stale(&self, parent: NodeId, name: &Name, kind: InvalKind) {
+        let Some(parent) = self.inodes.get(parent).filter(|dir| dir.is_dir()) else {
+            return;
+        };
+        parent.names_outdated();
+        match kind {
+            InvalKind::Drop => self.forget_name(&parent, name),
+            InvalKind::Expire => self.dentries.expire(&parent, name),
+        }
+    }
+
+    fn entry_is_gone(&self, parent: NodeId, child: NodeId, name: &Name) {
+        let Some(parent) = self.inodes.get(parent).filter(|dir| dir.is_dir()) else {
+            return;
+        };
+        parent.names_outdated();
+        match self.dentries.peek(&parent, name) {
+            // The name was given to another file meanwhile.
+            Some(inode) if inode.node != child => {}
+            _ => self.forget_name(&parent, name),
+        }
+        if let Some(child) = self.inodes.get(child) {
+            child.attr_changed(Stale::LINKED);
+        }
+    }
+
+    /// Makes every name be asked for again.
+    fn expire_names(&self) {
+        self.inodes.for_each(|inode| {
+            if inode.is_dir() {
+                inode.names_outdated();
+            }
+        });
+        self.dentries.expire_all();
+    }
+
+    /// Drops the name by which a node is known, so that it is forgotten unless
+    /// somebody uses it.
+    fn prune(&self, node: NodeId) {
+        if let Some(place) = self.inodes.get(node).and_then(|inode| inode.place()) {
+            self.forget_name(&place.parent, &place.name);
+        }
+    }
+}

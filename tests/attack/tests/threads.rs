@@ -1,0 +1,125 @@
+//! Several threads on one mount, on the host's clock.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use virtio_fs::conn::Config;
+use virtio_fs::fs::{At, MountOptions, Symlinks};
+use virtio_fs::wire::{OpenFlags, RenameFlags};
+use virtio_fs_attack::{Guest, Rng, tree};
+use virtio_fs_fake::{Drive, Fake, Interrupt};
+
+fn work(guest: &Guest, seed: u64, calls: usize) {
+    guest.fake.memory().attach();
+    let mut rng = Rng::new(seed);
+    let p = &guest.process;
+    for i in 0..calls {
+        let (a, b) = (rng.below(12), rng.below(12));
+        let (one, two) = (format!("/dir/t{a}"), format!("/dir/sub/t{b}"));
+        let (one, two) = (one.as_bytes(), two.as_bytes());
+        match rng.below(9) {
+            0 => drop(p.mkdir(At::Cwd, one, 0o755)),
+            1 => drop(p.rmdir(At::Cwd, one)),
+            2 => drop(p.unlink(At::Cwd, two)),
+            3 => drop(p.rename(At::Cwd, one, At::Cwd, two, RenameFlags::empty())),
+            4 => drop(p.rename(At::Cwd, two, At::Cwd, one, RenameFlags::empty())),
+            5 => drop(guest.names("/dir")),
+            6 => {
+                let _ = p.stat(At::Cwd, one, Symlinks::NoFollow);
+            }
+            7 if i % 10 == 0 => drop(guest.mount.file_system().shrink(5)),
+            _ => {
+                let flags = OpenFlags::CREAT | OpenFlags::RDWR;
+                if let Ok(fd) = p.open(At::Cwd, two, flags, 0o644) {
+                    let data = [i as u8; 600];
+                    let _ = p.pwrite(fd, &data, 0);
+                    let _ = p.pread(fd, &mut [0; 600], 0);
+                    p.close(fd).unwrap();
+                }
+            }
+        }
+    }
+}
+
+fn stress(fake: Fake, config: Config, seed: u64) {
+    let interrupts = config.interrupt_line;
+    let guest = Guest::with(fake.fs(tree()), config, MountOptions::default());
+    if interrupts {
+        let conn = Arc::downgrade(&guest.conn);
+        guest.fake.on_interrupt(move |_: Interrupt| {
+            if let Some(conn) = conn.upgrade() {
+                conn.interrupt(None);
+            }
+        });
+    }
+    thread::scope(|scope| {
+        for n in 0..4 {
+            let guest = &guest;
+            scope.spawn(move || work(guest, seed ^ n, 400));
+        }
+    });
+    // What the threads left is what the server has.
+    let end = Instant::now() + Duration::from_secs(20);
+    while guest.conn.load() != (0, 0) || guest.fake.in_flight() > 0 {
+        assert!(
+            Instant::now() < end,
+            "{:?} requests stay",
+            guest.conn.load()
+        );
+        guest.conn.work();
+        thread::sleep(Duration::from_millis(1));
+    }
+    guest.mount.file_system().revalidate_all();
+    for name in guest.names("/dir").unwrap() {
+        assert!(guest.stat(&format!("/dir/{name}")).is_ok(), "{name}");
+    }
+    let theirs = guest.fake.fs(|fs| fs.names("/dir")).unwrap().len();
+    assert_eq!(guest.names("/dir").unwrap().len(), theirs + 2);
+    while guest.conn.pending_forgets() > 0 || guest.fake.in_flight() > 0 {
+        assert!(Instant::now() < end);
+        guest.conn.flush_forgets();
+        guest.conn.work();
+        thread::sleep(Duration::from_millis(1));
+    }
+    let mut ours = std::collections::BTreeMap::new();
+    guest.mount.file_system().audit(|node, lookups| {
+        if node.get() != virtio_fs_fake::ROOT_ID {
+            ours.insert(node.get(), lookups);
+        }
+    });
+    guest.fake.assert_lookups(ours);
+    let Guest {
+        mount,
+        process,
+        conn,
+        fake,
+        ..
+    } = guest;
+    drop(process);
+    mount.unmount();
+    assert_eq!(conn.load(), (0, 0));
+    drop(conn);
+    virtio_fs_attack::assert_gone(&fake);
+}
+
+#[test]
+fn threads_that_poll_share_a_mount() {
+    let seed = Rng::from_env(11).number();
+    let fake = Fake::new().drive(Drive::Threads).queues(2).reorder(seed);
+    stress(fake, Config::default(), seed);
+}
+
+#[test]
+fn threads_share_few_slots_in_turn() {
+    let seed = Rng::from_env(12).number();
+    let config = Config {
+        max_active: 2,
+        ..Config::default()
+    };
+    stress(
+        Fake::new().drive(Drive::Threads).queue_size(8),
+        config,
+        seed,
+    );
+}

@@ -1,0 +1,346 @@
+//! What operations cost: requests, memory, and time where nothing is asked.
+//!
+//!     cargo bench -p virtio-fs-host --bench figures
+//!
+//! Against real virtiofsd with `--cache always`, as an ordinary process. Requests
+//! and bytes do not depend on the machine; times do, and are shown beside the
+//! same call of the host's kernel on the bare directory.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use virtio_fs::conn::{Config, Connection};
+use virtio_fs::fs::{At, Mount, MountOptions, Process, Symlinks};
+use virtio_fs::wire::{Opcode, OpenFlags, RenameFlags};
+use virtio_fs_host::platform::Waiting;
+use virtio_fs_host::transport::Options;
+use virtio_fs_host::{HostPlatform, daemon};
+
+/// Counts what is allocated and not freed.
+struct Counting;
+
+static LIVE: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: all is passed on to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size() as u64, Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size() as u64, Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+struct Guest {
+    process: Process<HostPlatform>,
+    mount: Mount<HostPlatform>,
+    conn: Arc<Connection<HostPlatform>>,
+    daemon: daemon::Daemon,
+}
+
+fn guest(share: &std::path::Path, cache: &str, max_dentries: usize) -> Guest {
+    // The daemon's log is kept in this process, where it would count as ours.
+    let daemon = daemon::Config::virtiofsd(share)
+        .arguments(["--cache", cache, "--log-level", "error"])
+        .start()
+        .expect("virtiofsd starts");
+    let transport = Arc::new(daemon.connect(Options::default()).expect("connects"));
+    let platform = Arc::new(HostPlatform::new(Waiting::Poll));
+    let conn = Connection::open(platform, transport, Config::default()).expect("opens");
+    let options = MountOptions {
+        max_dentries,
+        ..MountOptions::default()
+    };
+    let mount = Mount::new(conn.clone(), options).expect("mounts");
+    Guest {
+        process: Process::new(&mount),
+        mount,
+        conn,
+        daemon,
+    }
+}
+
+/// The requests that `work` sends for each of `count` operations, by opcode.
+fn row(
+    guest: &Guest,
+    name: &str,
+    linux: &str,
+    count: u64,
+    work: impl FnOnce(&Process<HostPlatform>),
+) {
+    guest.mount.file_system().revalidate_all();
+    guest.conn.flush_forgets();
+    std::thread::sleep(Duration::from_millis(20));
+    warm_row(guest, name, linux, count, work);
+}
+
+fn warm_row(
+    guest: &Guest,
+    name: &str,
+    linux: &str,
+    count: u64,
+    work: impl FnOnce(&Process<HostPlatform>),
+) {
+    let counters = guest.conn.counters();
+    let before: Vec<u64> = Opcode::ALL
+        .iter()
+        .map(|op| counters.requests(op.to_wire()))
+        .collect();
+    work(&guest.process);
+    guest.conn.flush_forgets();
+    let mut total = 0;
+    let mut parts = Vec::new();
+    for (opcode, before) in Opcode::ALL.iter().zip(before) {
+        let sent = counters.requests(opcode.to_wire()) - before;
+        total += sent;
+        if sent > 0 {
+            parts.push(format!(
+                "{} {:.2}",
+                opcode.name(),
+                sent as f64 / count as f64
+            ));
+        }
+    }
+    println!(
+        "{name:34} {:>6.2} {linux:>6}   {}",
+        total as f64 / count as f64,
+        parts.join(", ")
+    );
+}
+
+fn requests() {
+    let share = tempfile::tempdir().unwrap();
+    let root = share.path();
+    std::fs::create_dir(root.join("small")).unwrap();
+    for i in 0..500 {
+        std::fs::write(root.join(format!("small/f{i:04}")), [7; 4096]).unwrap();
+    }
+    std::fs::create_dir_all(root.join("1/2/3/4/5/6/7")).unwrap();
+    std::fs::write(root.join("1/2/3/4/5/6/7/file"), b"x").unwrap();
+    std::fs::create_dir(root.join("scratch")).unwrap();
+    let guest = guest(root, "always", 16_384);
+    let paths = |prefix: &str, n: usize| -> Vec<Vec<u8>> {
+        (0..n)
+            .map(|i| format!("{prefix}{i:04}").into_bytes())
+            .collect()
+    };
+    let small = paths("small/f", 500);
+    let stat = |p: &Process<HostPlatform>, path: &[u8]| {
+        p.stat(At::Cwd, path, Symlinks::Follow).unwrap();
+    };
+    println!(
+        "\n{:34} {:>6} {:>6}   sent",
+        "requests for each operation", "ours", "Linux"
+    );
+    row(&guest, "stat, cold", "1", 500, |p| {
+        small.iter().for_each(|path| stat(p, path))
+    });
+    warm_row(&guest, "stat, warm", "0", 500, |p| {
+        small.iter().for_each(|path| stat(p, path))
+    });
+    row(&guest, "stat, 8 deep, 100 times", "", 100, |p| {
+        (0..100).for_each(|_| stat(p, b"1/2/3/4/5/6/7/file"));
+    });
+    let mut buf = vec![0; 4096];
+    row(&guest, "open, read 4 KiB, close", "5", 500, |p| {
+        for path in &small {
+            let fd = p.open(At::Cwd, path, OpenFlags::RDONLY, 0).unwrap();
+            assert_eq!(p.read(fd, &mut buf).unwrap(), 4096);
+            p.close(fd).unwrap();
+        }
+    });
+    let new = OpenFlags::WRONLY | OpenFlags::CREAT | OpenFlags::EXCL;
+    let files = paths("scratch/c", 300);
+    row(&guest, "create, close", "5", 300, |p| {
+        for path in &files {
+            let fd = p.open(At::Cwd, path, new, 0o644).unwrap();
+            p.close(fd).unwrap();
+        }
+    });
+    let moved = paths("scratch/m", 300);
+    row(&guest, "rename", "4", 300, |p| {
+        for (from, to) in files.iter().zip(&moved) {
+            p.rename(At::Cwd, from, At::Cwd, to, RenameFlags::empty())
+                .unwrap();
+        }
+    });
+    row(&guest, "unlink", "4", 300, |p| {
+        moved
+            .iter()
+            .for_each(|path| p.unlink(At::Cwd, path).unwrap())
+    });
+    let dirs = paths("scratch/d", 300);
+    row(&guest, "mkdir", "3", 300, |p| {
+        dirs.iter()
+            .for_each(|path| p.mkdir(At::Cwd, path, 0o755).unwrap())
+    });
+    row(&guest, "rmdir", "4", 300, |p| {
+        dirs.iter().for_each(|path| p.rmdir(At::Cwd, path).unwrap())
+    });
+    let written = paths("scratch/w", 300);
+    row(&guest, "create, write 4 KiB, close", "6", 300, |p| {
+        for path in &written {
+            let fd = p.open(At::Cwd, path, new, 0o644).unwrap();
+            p.write_all(fd, &buf).unwrap();
+            p.close(fd).unwrap();
+        }
+    });
+    let list = |p: &Process<HostPlatform>, with_stat: bool| {
+        let fd = p.open(At::Cwd, b"small", OpenFlags::DIRECTORY, 0).unwrap();
+        let mut names = Vec::new();
+        loop {
+            // As getdents64 with 32 KiB: in portions, a stat of each name in between.
+            let mut room = 100;
+            let end = p
+                .read_dir(fd, |entry| {
+                    if room == 0 {
+                        return false;
+                    }
+                    room -= 1;
+                    names.push(entry.name.to_vec());
+                    true
+                })
+                .unwrap();
+            for name in names
+                .drain(..)
+                .filter(|name| with_stat && !name.starts_with(b"."))
+            {
+                p.stat(At::Fd(fd), &name, Symlinks::NoFollow).unwrap();
+            }
+            if end {
+                break;
+            }
+        }
+        p.close(fd).unwrap();
+    };
+    row(&guest, "list 500 names, for each name", "0.01", 500, |p| {
+        list(p, false)
+    });
+    row(
+        &guest,
+        "list and stat them, for each name",
+        "0.04",
+        500,
+        |p| list(p, true),
+    );
+    drop(guest.process);
+    guest.mount.unmount();
+}
+
+fn memory_and_descriptors() {
+    const COUNT: usize = 100_000;
+    let share = tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap();
+    for d in 0..100 {
+        let dir = share.path().join(format!("d{d:02}"));
+        std::fs::create_dir(&dir).unwrap();
+        for f in 0..COUNT / 100 {
+            // Names of 20 bytes.
+            std::fs::File::create(dir.join(format!("name-{d:02}-{f:012}"))).unwrap();
+        }
+    }
+    let walk = |guest: &Guest| {
+        let mut files = 0;
+        for d in 0..100 {
+            let dir = format!("d{d:02}").into_bytes();
+            let fd = guest
+                .process
+                .open(At::Cwd, &dir, OpenFlags::DIRECTORY, 0)
+                .unwrap();
+            let mut names = Vec::new();
+            guest
+                .process
+                .read_dir(fd, |entry| {
+                    names.push(entry.name.to_vec());
+                    true
+                })
+                .unwrap();
+            for name in names.iter().filter(|name| !name.starts_with(b".")) {
+                guest
+                    .process
+                    .stat(At::Fd(fd), name, Symlinks::NoFollow)
+                    .unwrap();
+                files += 1;
+            }
+            guest.process.close(fd).unwrap();
+        }
+        files
+    };
+    let descriptors = |guest: &Guest| {
+        let pid = guest.daemon.pid().expect("the daemon runs");
+        std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+    };
+    println!("\na tree of {COUNT} files, walked with a stat of each");
+    for bound in [2 * COUNT, 4096] {
+        let guest = guest(share.path(), "auto", bound);
+        let before = LIVE.load(Relaxed);
+        assert_eq!(walk(&guest), COUNT);
+        guest.conn.flush_forgets();
+        // What is kept of the listings is no part of an inode.
+        let live = LIVE.load(Relaxed) - before;
+        let inodes = guest.mount.file_system().inode_count() as u64;
+        let names = guest.mount.file_system().dentry_count();
+        println!(
+            "  at most {bound:6} names: {names:6} kept, {inodes:6} inodes, {:4} bytes for each, {} descriptors at the daemon",
+            live / inodes.max(1),
+            descriptors(&guest)
+        );
+        drop(guest.process);
+        guest.mount.unmount();
+    }
+}
+
+fn hot_stat() {
+    let share = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(share.path().join("1/2/3/4/5/6/7")).unwrap();
+    std::fs::write(share.path().join("1/2/3/4/5/6/7/file"), b"x").unwrap();
+    let guest = guest(share.path(), "always", 16_384);
+    const ROUNDS: u32 = 200_000;
+    let best = |mut work: Box<dyn FnMut() + '_>| {
+        (0..5)
+            .map(|_| {
+                let start = Instant::now();
+                (0..ROUNDS).for_each(|_| work());
+                start.elapsed() / ROUNDS
+            })
+            .min()
+            .unwrap()
+    };
+    println!("\nhot stat, best of 5 runs of {ROUNDS}");
+    for path in ["1", "1/2/3/4/5/6/7/file"] {
+        let ours = best(Box::new(|| {
+            guest
+                .process
+                .stat(At::Cwd, path.as_bytes(), Symlinks::Follow)
+                .unwrap();
+        }));
+        let bare = share.path().join(path);
+        let host = best(Box::new(|| {
+            std::fs::metadata(&bare).unwrap();
+        }));
+        println!(
+            "  {path:20} {:>5} ns; stat(2) on the bare directory {:>5} ns",
+            ours.as_nanos(),
+            host.as_nanos()
+        );
+    }
+    drop(guest.process);
+    guest.mount.unmount();
+}
+
+fn main() {
+    requests();
+    memory_and_descriptors();
+    hot_stat();
+}
