@@ -19,6 +19,7 @@
 //! | [`manager`] | the requests that mapping and unmapping take |
 //! | [`owner`] | a file as the window knows it, with the lock on its layout |
 //! | `hold` | the guard around a pin, through which bytes are copied |
+//! | `evict` | unmapping, and layouts broken |
 //! | `mend` | work that nobody waits for |
 //!
 //! The policy in one sentence: a chunk is mapped when that is expected to save
@@ -35,6 +36,7 @@
 mod check;
 #[cfg(test)]
 mod churn;
+mod evict;
 pub mod geometry;
 mod hold;
 mod keymap;

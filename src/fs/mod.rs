@@ -23,7 +23,9 @@
 //!
 //! # Locks
 //!
-//! All are spin locks, held for short sections without a request. In this order:
+//! First the layout of a file that uses the DAX window, which is held across
+//! requests: see [`SleepRwLock`](crate::sync::SleepRwLock). All others are spin
+//! locks, held for short sections without a request. In this order:
 //! a shard of the dentry cache; a shard of the inode table; an inode's
 //! attributes; an inode's rarely used parts; then those of the
 //! [connection](crate::conn). References are dropped outside of them, because
