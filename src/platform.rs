@@ -11,7 +11,7 @@ use core::time::Duration;
 use bitflags::bitflags;
 pub use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
-use crate::device::Transport;
+use crate::device::{SharedMemory, Transport, window::WindowMemory};
 
 /// The kernel around the driver.
 ///
@@ -82,6 +82,25 @@ pub trait Platform: Send + Sync + 'static {
         0
     }
 
+    /// Maps the device's DAX window, for good, write-back cached as memory is.
+    /// Called by [`Connection::open`](crate::conn::Connection::open), each time
+    /// that a device is opened; the same mapping may serve each time.
+    ///
+    /// The default maps nothing: file data then go by READ and WRITE.
+    fn map_window(&self, region: SharedMemory) -> Option<WindowMemory> {
+        let _ = region;
+        None
+    }
+
+    /// Takes pages of a mapped file out of every page table, and returns when no
+    /// CPU can use them any more (TLB shootdown): the host is about to take them
+    /// away. Pages that are not in any are fine. Called only for files on which
+    /// [`Inode::fault`](crate::fs::Inode::fault) has been called, with no lock of
+    /// the driver's held that a fault needs to end; must not call the driver.
+    fn unmap_file_pages(&self, pages: &FilePages) {
+        let _ = pages;
+    }
+
     /// Says on whose behalf the current call is made.
     fn caller(&self) -> Caller {
         Caller::ROOT
@@ -92,6 +111,17 @@ pub trait Platform: Send + Sync + 'static {
         let _ = gid;
         false
     }
+}
+
+/// Pages of a file that were mapped, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FilePages {
+    /// The file, by [`Inode::mapping`](crate::fs::Inode::mapping).
+    pub mapping: u64,
+    /// Where they begin in the file.
+    pub offset: u64,
+    /// Their length; `u64::MAX` for all behind `offset`.
+    pub len: u64,
 }
 
 /// A wish to end a wait early.

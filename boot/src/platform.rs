@@ -1,11 +1,20 @@
 //! The driver's [`Platform`] on this kernel's threads and clock.
 
-use alloc::sync::Arc;
-use core::{marker::PhantomData, time::Duration};
+use alloc::{sync::Arc, vec::Vec};
+use core::{marker::PhantomData, ptr::NonNull, time::Duration};
 
-use virtio_fs::{device::Transport, platform::Platform};
+use spin::Mutex;
+use virtio_fs::{
+    device::{SharedMemory, Transport, window::WindowMemory},
+    platform::Platform,
+};
 
-use crate::{clock, cpu, hal::KernelHal, thread};
+use crate::{
+    clock, cpu,
+    hal::KernelHal,
+    memory::{CacheMode, map_mmio},
+    thread,
+};
 
 /// This kernel, for a driver on transport `T`.
 #[derive(Debug)]
@@ -51,6 +60,25 @@ impl<T: Transport> Platform for KernelPlatform<T> {
 
     fn can_sleep(&self) -> bool {
         true
+    }
+
+    fn map_window(&self, region: SharedMemory) -> Option<WindowMemory> {
+        /// Where windows were mapped before: for good, so once is enough.
+        static WINDOWS: Mutex<Vec<(SharedMemory, usize)>> = Mutex::new(Vec::new());
+        let mut windows = WINDOWS.lock();
+        let base = match windows.iter().find(|(known, _)| *known == region) {
+            Some(&(_, base)) => base as *mut u8,
+            None => {
+                let base = map_mmio(region.addr, region.len, CacheMode::WriteBack)
+                    .inspect_err(|error| log::warn!("DAX window at {:#x}: {error}", region.addr))
+                    .ok()?;
+                windows.push((region, base as usize));
+                base
+            }
+        };
+        // SAFETY: the range was mapped for good, over memory of the device's, for
+        // this purpose alone; nothing here refers to bytes in it.
+        Some(unsafe { WindowMemory::new(NonNull::new(base)?, region.len) })
     }
 
     fn cpu(&self) -> usize {

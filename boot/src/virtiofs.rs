@@ -112,6 +112,11 @@ impl Device {
         &self.config.tag
     }
 
+    /// Returns its registers.
+    pub fn transport(&self) -> &PciTransport {
+        &self.transport
+    }
+
     /// Opens a session over the device and mounts its root.
     ///
     /// # Errors
@@ -138,12 +143,12 @@ impl Device {
         let connection = Connection::open(platform, self.transport.clone(), config)
             .map_err(|error| format!("{}: {error}", self.config.tag))?;
         target.call_once(|| connection.clone());
-        let worker = connection.clone();
+        let mount = Mount::new(connection.clone(), options)
+            .map_err(|error| format!("{}: {error}", self.config.tag))?;
+        let worker = mount.file_system().clone();
         if let Err(error) = thread::spawn("virtio-fs", move || worker.run_worker()) {
             log::warn!("no thread for {}: {error}", self.config.tag);
         }
-        let mount = Mount::new(connection.clone(), options)
-            .map_err(|error| format!("{}: {error}", self.config.tag))?;
         Ok(Mounted {
             mount,
             connection,

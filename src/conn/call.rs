@@ -86,21 +86,27 @@ impl<P: Platform> Connection<P> {
     /// Sends a request whose reply nobody needs, if there is a free slot. Does not
     /// block. Returns whether it was sent.
     pub(super) fn post<R: Request>(&self, request: &R) -> bool {
+        self.post_as(request, Class::Forced).is_some()
+    }
+
+    /// As [`post`](Self::post). Returns the slot that the request has until it
+    /// comes back.
+    pub(super) fn post_as<R: Request>(&self, request: &R, class: Class) -> Option<SlotId> {
         debug_assert!(
             request.data_in() == 0 && request.data_out() == 0,
             "a posted request has no data"
         );
-        let id = match self.pool.take(&self.platform, Class::Forced) {
+        let id = match self.pool.take(&self.platform, class) {
             Ok(id) => id,
             Err(ticket) => {
                 self.pool.leave(&self.platform, ticket);
-                return false;
+                return None;
             }
         };
         let slot = self.pool.slot(id);
-        if self.encode(slot, request, Class::Forced).is_err() {
+        if self.encode(slot, request, class).is_err() {
             self.pool.put(&self.platform, id);
-            return false;
+            return None;
         }
         let args = slot.args.lock();
         let mut builder = TableBuilder::new(&slot.table, u16::MAX);
@@ -111,7 +117,7 @@ impl<P: Platform> Connection<P> {
         drop(args);
         slot.arm(cleanup_of(R::OPCODE), None);
         self.submit_slot(id, slot, R::OPCODE);
-        true
+        Some(id)
     }
 
     fn try_call<R: Request>(
@@ -315,6 +321,11 @@ impl<P: Platform> Connection<P> {
             let deadline = *deadline.get_or_insert_with(|| limit.map(|limit| now + limit));
             if self.device_failed() {
                 self.lose_device("it needs a reset");
+                // A connection that is ending is not lost again, and whoever ends
+                // it waits for this very request.
+                if !lent && !slot.is_back() && slot.orphan() {
+                    return WaitEnd::GivenUp(Error::new(Errno::EIO, Origin::Device));
+                }
                 continue;
             }
             if ending.is_none() {

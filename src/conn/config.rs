@@ -36,6 +36,8 @@ pub struct Config {
     pub max_readahead: u32,
     /// Protocol features to offer beyond those that are always there.
     pub offer: Offer,
+    /// Which files are used through the DAX window, where there is one.
+    pub dax: DaxMode,
     /// Whether a device that somebody drives already is reset and taken over.
     pub attach: Attach,
     /// Names forgotten together in one message, at most.
@@ -56,6 +58,7 @@ impl Default for Config {
             silence: Silence::TrustHeader,
             max_readahead: 1 << 20,
             offer: Offer::default(),
+            dax: DaxMode::Always,
             attach: Attach::IfIdle,
             forget_batch: 64,
         }
@@ -111,6 +114,24 @@ impl Default for Offer {
             data_cache: false,
         }
     }
+}
+
+/// Which files are used through the DAX window. A setting of the connection,
+/// because INIT tells the server.
+///
+/// A device without a window, and a kernel that does not map it, are no error in
+/// any mode: what cannot be mapped goes by READ and WRITE, and that may be a
+/// whole mount as well as the tail of a file. So the default needs no knowledge
+/// of the device: [`Always`](Self::Always).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DaxMode {
+    /// None.
+    Never,
+    /// All regular files.
+    Always,
+    /// Those that the server marks (`FUSE_ATTR_DAX`) when their inode comes into
+    /// memory.
+    Inode,
 }
 
 /// What to do with a device that is in use.

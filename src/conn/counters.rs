@@ -94,6 +94,28 @@ counters! {
     link_hits,
     /// Dentries dropped to stay within the bound.
     dentries_evicted,
+    /// Accesses that went through the DAX window.
+    dax_copies,
+    /// Accesses, of those, that found their part of the file mapped.
+    dax_hits,
+    /// Bytes read from the DAX window.
+    dax_bytes_read,
+    /// Bytes written to the DAX window.
+    dax_bytes_written,
+    /// Parts of files mapped into the window.
+    dax_maps,
+    /// Parts of files unmapped, for whatever reason.
+    dax_unmaps,
+    /// Parts unmapped to make room for others.
+    dax_reclaims,
+    /// Accesses to a file with DAX that went by READ or WRITE.
+    dax_fallbacks,
+    /// Mappings that the server refused.
+    dax_refusals,
+    /// Mappings and unmappings of which nobody knows what became.
+    dax_lost,
+    /// Ranges of unknown state that were brought back.
+    dax_repairs,
 }
 
 impl Counters {

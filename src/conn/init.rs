@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::config::Offer;
+use super::config::{DaxMode, Offer};
 use super::limits::Limits;
 use super::open::OpenError;
 use super::pool::Class;
@@ -26,6 +26,10 @@ pub enum Stance {
     WithAcl,
     /// Offered where submounts are wanted.
     WithSubmounts,
+    /// Offered where there is a DAX window to be used.
+    WithWindow,
+    /// Offered where there is a DAX window and the server says for which files.
+    WithInodeDax,
     /// Never offered.
     Refused,
 }
@@ -140,8 +144,8 @@ pub const FEATURES: &[(F, Stance, &str)] = &[
     ),
     (
         F::MAP_ALIGNMENT,
-        Stance::Refused,
-        "needs the DAX window, which is not used yet",
+        Stance::WithWindow,
+        "ranges are as long as the server needs them",
     ),
     (
         F::SUBMOUNTS,
@@ -167,8 +171,8 @@ pub const FEATURES: &[(F, Stance, &str)] = &[
     ),
     (
         F::HAS_INODE_DAX,
-        Stance::Refused,
-        "needs the DAX window, which is not used yet",
+        Stance::WithInodeDax,
+        "the server marks the files that are worth the window",
     ),
     (
         F::CREATE_SUPP_GROUP,
@@ -214,8 +218,8 @@ const MAX_MAX_PAGES: u16 = 256;
 /// neither flags nor a lock owner.
 const MIN_MINOR: u32 = 9;
 
-/// Returns the features to offer.
-pub(super) fn offered(offer: &Offer) -> F {
+/// Returns the features to offer; `dax` is `Never` where there is no window.
+pub(super) fn offered(offer: &Offer, dax: DaxMode) -> F {
     let mut flags = F::empty();
     for (flag, stance, _) in FEATURES {
         let yes = match stance {
@@ -224,6 +228,8 @@ pub(super) fn offered(offer: &Offer) -> F {
             Stance::WithRemoteLocks => offer.remote_locks,
             Stance::WithAcl => offer.posix_acl,
             Stance::WithSubmounts => offer.submounts,
+            Stance::WithWindow => dax != DaxMode::Never,
+            Stance::WithInodeDax => dax == DaxMode::Inode,
             Stance::Refused => false,
         };
         if yes {
@@ -254,7 +260,7 @@ pub(super) fn before() -> Limits {
 
 /// Sends INIT, once more if the server asks for another version.
 pub(super) fn negotiate<P: Platform>(conn: &Connection<P>) -> Result<Limits, OpenError> {
-    let sent = offered(&conn.config.offer);
+    let sent = offered(&conn.config.offer, conn.dax_mode());
     let mut init = Init {
         major: MAJOR,
         minor: MINOR,
@@ -414,6 +420,15 @@ mod tests {
             (limits.max_background, limits.congestion, limits.time_gran),
             (12, 9, 1)
         );
+    }
+
+    #[test]
+    fn what_concerns_the_window_is_offered_only_with_one() {
+        let both = F::MAP_ALIGNMENT | F::HAS_INODE_DAX;
+        let sent = |dax| offered(&Offer::default(), dax) & both;
+        assert_eq!(sent(DaxMode::Never), F::empty());
+        assert_eq!(sent(DaxMode::Always), F::MAP_ALIGNMENT);
+        assert_eq!(sent(DaxMode::Inode), both);
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod queue;
 mod slot;
 mod state;
 mod ticket;
+mod window;
 mod worker;
 
 use alloc::boxed::Box;
@@ -45,7 +46,7 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU64, fence};
 use core::time::Duration;
 
-pub use config::{Attach, Config, Deadlines, Offer};
+pub use config::{Attach, Config, DaxMode, Deadlines, Offer};
 pub use counters::{Counter, Counters};
 pub use init::{FEATURES, Stance};
 pub use limits::Limits;
@@ -55,7 +56,7 @@ pub use pool::Class;
 pub use state::State;
 pub use ticket::{Buffer, Ticket};
 
-use crate::device::{Transport, config::FsConfig, transport::DeviceStatus};
+use crate::device::{Transport, config::FsConfig, transport::DeviceStatus, window::Window};
 use crate::error::{Error, Result};
 use crate::platform::Platform;
 use crate::sync::{SpinLock, SpinRwLock};
@@ -73,6 +74,8 @@ pub struct Connection<P: Platform> {
     transport: Arc<P::Transport>,
     config: Config,
     device: FsConfig,
+    /// The DAX window, where it is to be used.
+    window: Option<Window>,
     state: StateCell,
     /// The device was reset for good: it has no request any more.
     stopped: AtomicBool,
@@ -108,6 +111,20 @@ impl<P: Platform> Connection<P> {
     /// Returns the device's registers.
     pub fn transport(&self) -> &P::Transport {
         &self.transport
+    }
+
+    /// Returns the DAX window, where there is one to be used.
+    pub fn window(&self) -> Option<&Window> {
+        self.window.as_ref()
+    }
+
+    /// Returns which files are used through the window: none where there is
+    /// none.
+    pub fn dax_mode(&self) -> DaxMode {
+        match self.window {
+            Some(_) => self.config.dax,
+            None => DaxMode::Never,
+        }
     }
 
     /// Returns what INIT settled.
@@ -218,6 +235,7 @@ impl<P: Platform> Connection<P> {
     /// Resets the device and takes back everything it had. Afterwards no memory
     /// is the device's, so every waiter may go.
     fn stop_device(&self) {
+        self.leave_window();
         self.counters.resets.add(1);
         if let Err(error) = open::reset(&*self.transport, &*self.platform, self.config.grace) {
             log::error!("virtio-fs: {error}; its memory is not used again");

@@ -9,7 +9,7 @@ use core::time::Duration;
 
 use virtio_drivers::device::common::Feature;
 
-use super::config::{Attach, Config};
+use super::config::{Attach, Config, DaxMode};
 use super::forget::Forgets;
 use super::init;
 use super::notify::{self, Notices};
@@ -22,6 +22,7 @@ use crate::device::config::{ConfigError, FsConfig};
 use crate::device::dma::OutOfDma;
 use crate::device::ring::RingFeatures;
 use crate::device::transport::{DeviceStatus, Transport, TransportError};
+use crate::device::window::Window;
 use crate::error::Error;
 use crate::platform::Platform;
 use crate::sync::{SpinLock, SpinRwLock};
@@ -31,6 +32,8 @@ use crate::wire::Destroy;
 pub(super) const HIPRIO: u16 = 0;
 /// The first queue for requests, where there is no notification queue.
 const FIRST_REQUEST_QUEUE: u16 = 1;
+/// The shared memory region that is the DAX window (5.11.4).
+const WINDOW: u8 = 0;
 /// VIRTIO_FS_F_NOTIFICATION: queue 1 is for notifications, requests begin at 2.
 const NOTIFICATION: u64 = 1 << 0;
 /// The smallest queue that carries a request without indirect descriptors:
@@ -287,11 +290,21 @@ impl<P: Platform> Connection<P> {
             let vector = vector_of(queue.index(), config.vectors);
             transport.set_queue(queue.index(), &queue.with_ring(|ring| ring.layout(vector)))?;
         }
+        let window = match config.dax {
+            DaxMode::Never => None,
+            _ => transport.shared_memory(WINDOW),
+        };
+        // No more than both say.
+        let window = window.and_then(|region| {
+            let memory = platform.map_window(region)?;
+            (memory.len() <= region.len).then(|| Window::new(memory, region.addr))
+        });
         Ok(Self {
             platform,
             transport,
             config,
             device,
+            window,
             state: StateCell::new(),
             stopped: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
@@ -332,12 +345,16 @@ impl<P: Platform> Connection<P> {
                     .park(Some(self.now() + Duration::from_millis(1)));
             }
         }
+        // DESTROY takes the mappings away.
+        self.empty_window();
         // A server that still holds requests is not asked: DESTROY comes after
         // all others, and there may be no slot for it.
         if !busy() && !self.device_failed() {
             // Its outcome changes nothing.
             if let Err(error) = self.call(&Destroy, Data::None, Class::Session) {
                 log::warn!("virtio-fs: {}: DESTROY: {error}", self.device.tag);
+            } else if let Some(window) = &self.window {
+                window.take_used();
             }
         }
         self.stop_device();

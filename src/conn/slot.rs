@@ -248,6 +248,11 @@ impl<P: Platform> Slot<P> {
         matches!(self.state(), SlotState::Done | SlotState::Returned)
     }
 
+    /// Returns whether the device has the request and nobody waits for it.
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.state() == SlotState::Orphan
+    }
+
     /// Returns whether the device has the request.
     pub(crate) fn is_with_device(&self) -> bool {
         matches!(self.state(), SlotState::InFlight | SlotState::Orphan)

@@ -1,10 +1,10 @@
 //! The DAX window: file data in place, in a window smaller than the files.
 //!
-//! Everything here is pure: it sends nothing, waits for nothing, has no clock
-//! and no unsafe code, and allocates only when it is made (but for [`RefSet`]).
-//! Glue above it holds one short spin lock around each call, sends
-//! the requests that tokens describe with the lock released, and turns pins
-//! into guards.
+//! The books are pure: they send nothing, wait for nothing, have no clock and no
+//! unsafe code, and allocate only when they are made (but for [`RefSet`]). The
+//! [`manager`] joins them with a server: it holds one short spin lock around each
+//! call, sends the requests that tokens describe with the lock released, and
+//! turns pins into guards.
 //!
 //! | module | holds |
 //! |---|---|
@@ -15,7 +15,12 @@
 //! | [`refset`] | reference counts over byte ranges, for pages in page tables |
 //! | [`policy`] | what a reclaim policy is told and decides |
 //! | [`reclaim`] | our policy |
-//! | [`pool`] | ledger and policy together: what the glue calls |
+//! | [`pool`] | ledger and policy together: what the manager calls |
+//! | [`manager`] | the requests that mapping and unmapping take |
+//! | [`owner`] | a file as the window knows it, with the lock on its layout |
+//! | `hold` | the guard around a pin, through which bytes are copied |
+//! | `evict` | unmapping, and layouts broken |
+//! | `mend` | work that nobody waits for |
 //!
 //! The policy in one sentence: a chunk is mapped when that is expected to save
 //! more than it costs, counting what is lost with the range it displaces, and
@@ -31,10 +36,15 @@
 mod check;
 #[cfg(test)]
 mod churn;
+mod evict;
 pub mod geometry;
+mod hold;
 mod keymap;
+pub mod manager;
+mod mend;
 #[cfg(test)]
 mod model;
+pub mod owner;
 pub mod policy;
 pub mod pool;
 pub mod range;
@@ -49,6 +59,10 @@ mod totals;
 pub mod window;
 
 pub use geometry::{Chunk, Geometry, GeometryError, InodeKey, RangeId, Rights};
+pub(crate) use hold::Hold;
+pub use manager::Dax;
+pub(crate) use manager::{Detour, Wish};
+pub use owner::Owner;
 pub use policy::{Access, Admission, Costs, Kind, Policy, Stream};
 pub use pool::{Counters, Pool, Step};
 pub use range::{

@@ -9,6 +9,7 @@ pub mod pci;
 pub mod ring;
 mod share;
 pub mod transport;
+pub mod window;
 
 pub use share::Data;
 pub(crate) use share::{Lent, TableBuilder, TableFull, lend, reclaim};

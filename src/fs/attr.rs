@@ -357,6 +357,17 @@ impl<P: Platform> Inode<P> {
         request.lock_owner = handle
             .filter(|_| changes.size.is_some())
             .map(|(_, owner)| owner);
+        // Until the new size is known.
+        let _layout = match changes.size {
+            Some(size) => {
+                self.set_unsynced();
+                self.break_layout(size)?
+            }
+            None => None,
+        };
+        if changes.permissions.is_some() {
+            self.may_have_privileges();
+        }
         let asked = self.fs.ask_now();
         let reply = match self.fs.conn.ask(&request) {
             Ok(reply) => reply,
@@ -451,6 +462,14 @@ impl<P: Platform> Inode<P> {
         let privileged =
             self.fs.caller().capabilities.contains(Capabilities::FSETID) && !owner_changes;
         Ok((mode & clear != 0 && !privileged).then_some(mode & !clear))
+    }
+
+    /// Notes that set-id bits or capabilities may be given to the file now, which
+    /// the next change of its data must take off.
+    pub(super) fn may_have_privileges(&self) {
+        if let Some(owner) = &self.owner {
+            owner.set_bare(false);
+        }
     }
 
     /// Returns what a change of data outdates: the mode as well, where there are

@@ -11,10 +11,12 @@ use super::options::FlushPolicy;
 use super::perm::Access;
 use super::{Changes, Inode, Metadata};
 use crate::conn::Class;
+use crate::dax::Stream;
 use crate::device::Data;
 use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::platform::Platform;
+use crate::sync::SpinLock;
 use crate::wire::{
     FileHandle, FileType, Flush, FopenFlags, Fsync, FsyncFlags, InitFlags, LockFamily, LockOwner,
     Opcode, Open, OpenFlags, SetIds,
@@ -31,6 +33,8 @@ pub struct File<P: Platform> {
     pub(super) flags: OpenFlags,
     /// Something was written that no FLUSH has followed.
     pub(super) unflushed: AtomicBool,
+    /// Where it was read and written last, to see a sequence.
+    pub(super) stream: SpinLock<Stream>,
     /// Owner of its flock, 0 before the first.
     pub(super) flock: AtomicU64,
     /// Its name in notifications, 0 before the first POLL.
@@ -99,19 +103,23 @@ impl<P: Platform> Inode<P> {
         if truncate {
             self.clear_set_ids()?;
         }
-        let asked = self.fs.ask_now();
-        let handle = self.open_handle(sent)?;
-        if truncate {
-            if atomic {
-                self.truncated(asked, 0);
-            } else {
-                let changes = Changes {
-                    size: Some(0),
-                    ..Changes::default()
-                };
-                self.set_attr(&changes, Some((handle.fh, LockOwner(0))))?;
-                self.set_unsynced();
-            }
+        self.fs.settle_window();
+        let handle = if truncate && atomic {
+            let _layout = self.break_layout(0)?;
+            let asked = self.fs.ask_now();
+            let handle = self.open_handle(sent)?;
+            self.truncated(asked, 0);
+            handle
+        } else {
+            self.open_handle(sent)?
+        };
+        if truncate && !atomic {
+            let changes = Changes {
+                size: Some(0),
+                ..Changes::default()
+            };
+            self.set_unsynced();
+            self.set_attr(&changes, Some((handle.fh, LockOwner(0))))?;
         }
         if shares && shareable(flags) && !handle.fopen.contains(FopenFlags::DIRECT_IO) {
             self.with_extra(|extra| extra.handles.put(&handle));
@@ -160,7 +168,8 @@ impl<P: Platform> Inode<P> {
         }
     }
 
-    /// Notes that the file was cut or extended to `size`.
+    /// Notes that the file was cut or extended to `size`. To be called while nobody
+    /// else can change it.
     fn truncated(&self, asked: Asked, size: u64) {
         self.set_unsynced();
         self.attr_became(asked, self.written(), |attr| attr.size = size);
@@ -173,6 +182,7 @@ impl<P: Platform> File<P> {
             handle,
             flags,
             unflushed: AtomicBool::new(false),
+            stream: SpinLock::default(),
             flock: AtomicU64::new(0),
             poll: AtomicU64::new(0),
         })

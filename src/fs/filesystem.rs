@@ -16,6 +16,7 @@ use super::options::MountOptions;
 use super::poll::Pollers;
 use super::table::InodeTable;
 use crate::conn::{Connection, Counters};
+use crate::dax::Dax;
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::{Caller, Platform};
@@ -29,6 +30,7 @@ pub struct FileSystem<P: Platform> {
     pub(super) inodes: InodeTable<P>,
     pub(super) dentries: DentryCache<P>,
     pub(super) lacking: Lacking,
+    pub(super) dax: Option<Dax<P>>,
     /// Those that the server does not keep.
     pub(super) locks: Locks<P>,
     /// Who waits for a file to be ready.
@@ -62,6 +64,7 @@ impl<P: Platform> FileSystem<P> {
             dentries: DentryCache::new(options.max_dentries, seed),
             inodes: InodeTable::new(seed ^ 0x5bd1_e995),
             next_device: AtomicU64::new(options.device + 1),
+            dax: Dax::new(&conn, options.dax_costs),
             conn,
             options,
             lacking: Lacking::default(),
@@ -101,6 +104,26 @@ impl<P: Platform> FileSystem<P> {
     pub fn audit(&self, mut each: impl FnMut(NodeId, u64)) {
         self.inodes
             .for_each(|inode| each(inode.node, inode.lookups()));
+        if let Some(dax) = &self.dax {
+            dax.each_orphan(each);
+        }
+    }
+
+    /// Does what is due for the connection and the DAX window; a kernel with
+    /// threads runs this in one, instead of [`Connection::work`]. Blocks for the
+    /// requests that it takes. Returns when it wants to be called again, at the
+    /// latest; `None` once the connection has ended.
+    pub fn work(&self) -> Option<Duration> {
+        let next = self.conn.work()?;
+        let due = self.dax.as_ref().and_then(|dax| dax.work(&self.conn));
+        Some(due.map_or(next, |due| due.min(next)))
+    }
+
+    /// Runs [`work`](Self::work) until the connection ends. Blocks.
+    pub fn run_worker(&self) {
+        while let Some(next) = self.work() {
+            self.platform().park(Some(next));
+        }
     }
 
     /// Drops up to `count` names that were not used lately, and with them their
@@ -235,6 +258,7 @@ impl<P: Platform> FileSystem<P> {
         parent_device: u64,
         same: impl Fn(&Inode<P>) -> bool,
     ) -> Result<Arc<Inode<P>>> {
+        self.settle_window();
         if let Err(error) = self.conn.reserve_forget() {
             self.conn.forget_unkept(entry.node);
             return Err(error);

@@ -9,6 +9,7 @@ use super::FileSystem;
 use super::attr::AttrCache;
 use super::dir::DirCache;
 use super::handle::SharedHandles;
+use crate::dax::Owner;
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::Platform;
@@ -35,6 +36,8 @@ pub struct Inode<P: Platform> {
     pub(super) attr: SpinRwLock<AttrCache>,
     place: SpinLock<Option<Arc<Place<P>>>>,
     pub(super) extra: SpinLock<Option<Box<Extra<P>>>>,
+    /// What the DAX window knows of the file, if it uses it.
+    pub(super) owner: Option<Box<Owner<P>>>,
 }
 
 /// Where an inode was last seen: a name in a directory. What a path to it is
@@ -83,6 +86,10 @@ impl<P: Platform> Inode<P> {
         device: u64,
         attr: AttrCache,
     ) -> Self {
+        let owner = match &fs.dax {
+            Some(dax) if fs.uses_window(&attr.attr) => Some(Box::new(dax.owner(node))),
+            _ => None,
+        };
         Self {
             fs,
             node,
@@ -95,6 +102,7 @@ impl<P: Platform> Inode<P> {
             attr: SpinRwLock::new(attr),
             place: SpinLock::new(None),
             extra: SpinLock::new(None),
+            owner,
         }
     }
 
@@ -285,7 +293,16 @@ impl<P: Platform> Drop for Inode<P> {
         }
         let version = self.last_version();
         self.fs.note_eviction(version);
-        self.fs.conn.forget(self.node, *self.lookups.get_mut());
+        let lookups = *self.lookups.get_mut();
+        // With ranges to unmap first, which takes requests, it is for others to
+        // forget it.
+        let now = match (&self.fs.dax, self.owner.take()) {
+            (Some(dax), Some(owner)) => dax.orphan(owner, lookups).is_some(),
+            _ => true,
+        };
+        if now {
+            self.fs.conn.forget(self.node, lookups);
+        }
         // The parents that only this inode kept go one by one, not one inside
         // the other: paths can be deeper than stacks.
         let mut place = self.place.get_mut().take();

@@ -37,14 +37,19 @@ impl<P: Platform> File<P> {
         }
         let total: usize = bufs.iter().map(|b| b.len()).sum();
         check_end(offset, total)?;
+        let layout = inode.share_layout()?;
         let mut room = total;
-        if let Some(size) = self.known_size() {
-            room = room.min(size.saturating_sub(offset) as usize);
+        let size = match layout {
+            Some(_) => Some(inode.fresh_attr(Stale::SIZE, self.fh())?.size),
+            None => self.known_size(),
+        };
+        if let Some(size) = size {
+            room = room.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(room));
         }
-        let result = for_each_chunk(self, room, bufs, |at, chunk| {
-            let len = chunk.iter().map(|b| b.len()).sum();
-            self.read_chunk(offset + at as u64, chunk, len)
-        });
+        let result = match (layout, size) {
+            (Some(_), Some(size)) => self.read_window(offset, bufs, room, size),
+            _ => self.read_by_request(offset, bufs, room),
+        };
         if let Ok(n) = result {
             if n > 0 {
                 inode.read_happened();
@@ -54,6 +59,19 @@ impl<P: Platform> File<P> {
             }
         }
         result
+    }
+
+    /// Reads by READ requests.
+    pub(super) fn read_by_request(
+        &self,
+        offset: u64,
+        bufs: &mut [&mut [u8]],
+        room: usize,
+    ) -> Result<usize> {
+        for_each_chunk(self, room, bufs, |at, chunk| {
+            let len = chunk.iter().map(|b| b.len()).sum();
+            self.read_chunk(offset + at as u64, chunk, len)
+        })
     }
 
     /// The size, where it is known well enough to tell the end of the file
@@ -140,6 +158,7 @@ impl<P: Platform> File<P> {
             check_end(offset, total)?;
         }
         inode.clear_set_ids()?;
+        let _layout = inode.share_layout()?;
         let start = if append {
             inode.fresh_attr(Stale::SIZE, self.fh())?.size
         } else {
@@ -151,11 +170,15 @@ impl<P: Platform> File<P> {
         }
         self.unflushed.store(true, Relaxed);
         inode.set_unsynced();
+        let window = self.window_size(start + room as u64)?;
         let asked = inode.fs.ask_now();
-        let result = for_each_chunk_out(self, room, bufs, |at, chunk, len| {
-            self.write_chunk(start + at as u64, chunk, len, origin)
-        });
+        let result = match window {
+            Some(size) => self.write_window(start, bufs, room, size),
+            None => self.write_by_request(start, bufs, room, origin),
+        };
         match result {
+            // The size stays as it is, whoever else writes meanwhile.
+            Ok(_) if window.is_some() => inode.attr_changed(inode.written()),
             Ok(n) => {
                 let end = start + n as u64;
                 // Somebody else may have appended as well: only the server knows
@@ -167,6 +190,25 @@ impl<P: Platform> File<P> {
             }
             // Some of it may be there.
             Err(_) => inode.attr_changed(Stale::all()),
+        }
+        result
+    }
+
+    /// Writes by WRITE requests.
+    pub(super) fn write_by_request(
+        &self,
+        offset: u64,
+        bufs: &[&[u8]],
+        room: usize,
+        origin: WriteOrigin,
+    ) -> Result<usize> {
+        let result = for_each_chunk_out(self, room, bufs, |at, chunk, len| {
+            self.write_chunk(offset + at as u64, chunk, len, origin)
+        });
+        if let Some(owner) = &self.inode().owner
+            && result.is_ok()
+        {
+            owner.set_bare(true);
         }
         result
     }

@@ -23,7 +23,9 @@
 //!
 //! # Locks
 //!
-//! All are spin locks, held for short sections without a request. In this order:
+//! First the layout of a file that uses the DAX window, which is held across
+//! requests: see [`SleepRwLock`](crate::sync::SleepRwLock). All others are spin
+//! locks, held for short sections without a request. In this order:
 //! a shard of the dentry cache; a shard of the inode table; an inode's
 //! attributes; an inode's rarely used parts; then those of the
 //! [connection](crate::conn). References are dropped outside of them, because
@@ -33,10 +35,12 @@ mod acl;
 mod attr;
 mod calls;
 mod create;
+mod dax;
 mod dentry;
 mod description;
 mod dir;
 mod ends;
+mod fault;
 mod file;
 mod filesystem;
 mod handle;
@@ -64,6 +68,7 @@ mod xattr;
 
 pub use attr::{Changes, Metadata, SetTime};
 pub use dir::{Dir, DirEntry};
+pub use fault::{Fault, PageUse, PinnedPage, Run};
 pub use file::{Durable, File};
 pub use filesystem::FileSystem;
 pub use inode::Inode;

@@ -78,6 +78,9 @@ impl<P: Platform> Mount<P> {
     /// errors from now on. Blocks, but not for longer than the deadlines allow.
     pub fn unmount(self) {
         self.fs.end();
+        if let Some(dax) = &self.fs.dax {
+            dax.shut_down(&self.fs.conn);
+        }
         self.fs.conn.close();
     }
 }

@@ -2,6 +2,8 @@
 
 use core::time::Duration;
 
+use crate::dax::Costs;
+
 /// Longer than anything stays up.
 pub(super) const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
@@ -20,6 +22,9 @@ pub struct MountOptions {
     pub max_dentries: usize,
     /// When FLUSH is sent.
     pub flush: FlushPolicy,
+    /// What mapping a part of a file and asking for its bytes cost: what decides
+    /// which way data go where there is a DAX window.
+    pub dax_costs: Costs,
     /// Device number of the root, for `st_dev`. Submounts get the next ones.
     pub device: u64,
 }
@@ -32,6 +37,7 @@ impl Default for MountOptions {
             read_only: false,
             max_dentries: 16_384,
             flush: FlushPolicy::WhenUseful,
+            dax_costs: Costs::MEASURED,
             device: 1,
         }
     }

@@ -78,6 +78,9 @@ impl<P: Platform> File<P> {
         }
         inode.clear_set_ids()?;
         inode.set_unsynced();
+        // No part of the file goes away, but pages that are accessed would be
+        // replaced.
+        let _layout = inode.break_layout(u64::MAX)?;
         let request = Fallocate {
             node: inode.node,
             fh: self.handle.fh,
@@ -149,6 +152,7 @@ impl<P: Platform> File<P> {
             .unflushed
             .store(true, core::sync::atomic::Ordering::Relaxed);
         to.set_unsynced();
+        let layout = to.share_layout()?;
         let asked = to.fs.ask_now();
         let result = match self.copy_on_server(offset, target, target_offset, len) {
             Some(Err(error)) if matches!(error.errno(), Errno::EXDEV | Errno::EOPNOTSUPP) => None,
@@ -164,7 +168,10 @@ impl<P: Platform> File<P> {
                 to.attr_changed(Stale::all());
                 Err(error)
             }
-            None => self.copy_here(offset, target, target_offset, len),
+            None => {
+                drop(layout);
+                self.copy_here(offset, target, target_offset, len)
+            }
         }
     }
 

@@ -136,6 +136,7 @@ impl<P: Platform> Inode<P> {
         let name = check_new(name, value, flags)?;
         self.fs.check_writable()?;
         self.may_set_xattr(name, Some(value))?;
+        self.may_have_privileges();
         let request = Setxattr {
             node: self.node,
             name,

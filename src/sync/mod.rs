@@ -6,15 +6,17 @@
 //!   across a request, never in interrupt context.
 //! - [`HandoffLock`]: a spin lock that interrupt handlers may reach for as well.
 //!   They never wait for it: where it is held, the holder does their work.
-//! - [`SleepLock`]: held across requests.
+//! - [`SleepLock`] and [`SleepRwLock`]: held across requests.
 //! - [`WaitQueue`]: where threads sleep, through the
 //!   [`Platform`](crate::platform::Platform).
 
 mod handoff;
+mod rw;
 mod sleep;
 mod wait;
 
 pub use handoff::HandoffLock;
+pub use rw::{ExclusiveGuard, SharedGuard, SleepRwLock};
 pub use sleep::{SleepGuard, SleepLock};
 pub use wait::{WaitEnd, WaitQueue};
 

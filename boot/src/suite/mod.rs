@@ -1,6 +1,7 @@
 //! The driver's tests in the kernel: one table of named tests on a real share,
 //! and the kernel's half of the manifest suite of `qemu/run`.
 
+mod dax;
 mod tests;
 mod tree;
 
@@ -46,6 +47,14 @@ pub fn run(kernel: &'static Kernel, filter: &str) -> u8 {
         println!("there is no virtio-fs device: the driver's tests are left out");
     } else {
         tables.push(DRIVER);
+        if dax::has_window() {
+            tables.push(dax::TESTS);
+        } else {
+            println!(
+                "no device has a DAX window: {} tests are left out",
+                dax::TESTS.len()
+            );
+        }
         if kernel.arguments.get(SEED.name).is_some() {
             tables.push(TREE);
         }

@@ -69,12 +69,12 @@ pub(super) const TESTS: &[Test] = &[
     },
 ];
 
-fn text(error: Error) -> String {
+pub(super) fn text(error: Error) -> String {
     format!("{error}")
 }
 
 /// The directory in which tests work; made if it is missing.
-const DIR: &[u8] = b".kernel-tests";
+pub(super) const DIR: &[u8] = b".kernel-tests";
 
 /// Runs `work` with a process in an empty directory, and cleans up.
 fn in_directory(
@@ -105,7 +105,7 @@ fn in_directory(
 }
 
 /// Removes a directory with all that is in it, as far as there is any.
-fn clear(process: &Process<Host>, dir: &[u8]) {
+pub(super) fn clear(process: &Process<Host>, dir: &[u8]) {
     let mut names: Vec<Vec<u8>> = Vec::new();
     if let Ok(fd) = process.open(At::Cwd, dir, OpenFlags::DIRECTORY, 0) {
         let _ = process.read_dir(fd, |entry| {

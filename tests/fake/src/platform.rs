@@ -5,7 +5,9 @@ use core::time::Duration;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use virtio_fs::platform::{Caller, Platform, Signal};
+use virtio_fs::device::SharedMemory;
+use virtio_fs::device::window::WindowMemory;
+use virtio_fs::platform::{Caller, FilePages, Platform, Signal};
 
 use crate::hal::FakeHal;
 use crate::shared::{Drive, Shared};
@@ -30,6 +32,7 @@ struct Inner {
     person: Mutex<Person>,
     hook: Mutex<Option<ParkHook>>,
     can_sleep: bool,
+    unmapped: Mutex<Vec<FilePages>>,
     cpu: AtomicUsize,
     parks: AtomicU64,
     idle: AtomicU64,
@@ -93,6 +96,7 @@ impl FakePlatform {
                 person: Mutex::new(person),
                 hook: Mutex::default(),
                 can_sleep,
+                unmapped: Mutex::default(),
                 cpu: AtomicUsize::new(0),
                 parks: AtomicU64::new(0),
                 idle: AtomicU64::new(0),
@@ -129,6 +133,12 @@ impl FakePlatform {
 
     pub(crate) fn clear_hook(&self) {
         *lock(&self.inner.hook) = None;
+    }
+
+    /// Returns which pages the driver had taken out of page tables since the last
+    /// call.
+    pub fn take_unmapped(&self) -> Vec<FilePages> {
+        core::mem::take(&mut lock(&self.inner.unmapped))
     }
 
     /// Returns the number of waits so far.
@@ -266,6 +276,19 @@ impl Platform for FakePlatform {
 
     fn can_sleep(&self) -> bool {
         self.inner.can_sleep
+    }
+
+    fn map_window(&self, region: SharedMemory) -> Option<WindowMemory> {
+        let memory = &self.inner.shared.memory;
+        let base = memory.mmio(region.addr, usize::try_from(region.len).ok()?)?;
+        // SAFETY: the range is reserved for the window's mappings alone for as long
+        // as the fake lives, which a test keeps longer than the driver; nothing
+        // refers to bytes in it.
+        Some(unsafe { WindowMemory::new(base, region.len) })
+    }
+
+    fn unmap_file_pages(&self, pages: &FilePages) {
+        lock(&self.inner.unmapped).push(*pages);
     }
 
     fn signal(&self) -> Signal {

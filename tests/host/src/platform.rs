@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::Thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use virtio_fs::device::SharedMemory;
+use virtio_fs::device::window::WindowMemory;
 use virtio_fs::platform::{Caller, Platform, Signal};
 
-use crate::{HostHal, VhostUserTransport};
+use crate::{HostHal, VhostUserTransport, window};
 
 /// How a thread waits for the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +77,14 @@ impl Platform for HostPlatform {
 
     fn can_sleep(&self) -> bool {
         self.waiting == Waiting::Sleep
+    }
+
+    fn map_window(&self, region: SharedMemory) -> Option<WindowMemory> {
+        let base = window::virt(region.addr, usize::try_from(region.len).ok()?)?;
+        // SAFETY: the range is reserved for the window's mappings alone, and stays
+        // reserved while the device lives, which the driver keeps alive; nothing
+        // in this process refers to bytes in it.
+        Some(unsafe { WindowMemory::new(base, region.len) })
     }
 
     fn signal(&self) -> Signal {

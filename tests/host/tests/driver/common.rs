@@ -43,9 +43,28 @@ pub(crate) fn guest_with(arguments: &[&str], options: MountOptions) -> Guest {
         .arguments(arguments.iter().copied())
         .start()
         .expect("virtiofsd starts");
+    connect(share, daemon, Config::default(), options)
+}
+
+/// A guest of the project's own daemon, with a window of so many MiB.
+pub(crate) fn guest_of_daxd(window: u64, config: Config, options: MountOptions) -> Guest {
+    let share = tempfile::tempdir().unwrap();
+    let daemon = DaemonConfig::daxd(share.path())
+        .arguments(["--window", &format!("{window}M"), "--queues", "2"])
+        .start()
+        .expect("daxd starts");
+    connect(share, daemon, config, options)
+}
+
+fn connect(
+    share: tempfile::TempDir,
+    daemon: Daemon,
+    config: Config,
+    options: MountOptions,
+) -> Guest {
     let transport = Arc::new(daemon.connect(Options::default()).expect("connects"));
     let platform = Arc::new(HostPlatform::new(Waiting::Poll));
-    let conn = Connection::open(platform, transport, Config::default()).expect("opens");
+    let conn = Connection::open(platform, transport, config).expect("opens");
     let mount = Mount::new(conn.clone(), options).expect("mounts");
     let process = Process::new(&mount);
     Guest {

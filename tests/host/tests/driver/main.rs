@@ -1,6 +1,7 @@
-//! The whole driver against real virtiofsd.
+//! The whole driver against real daemons.
 
 mod acl;
 mod common;
+mod dax;
 mod files;
 mod tickets;

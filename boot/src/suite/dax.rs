@@ -1,0 +1,374 @@
+//! Tests of the DAX window on a real share, and what it costs and gains.
+
+use alloc::{format, string::String, sync::Arc, vec, vec::Vec};
+use core::{hint::black_box, time::Duration};
+
+use virtio_fs::{
+    conn::{Config, DaxMode},
+    dax::Costs,
+    device::Transport,
+    fs::{At, Changes, Durable, File, MountOptions, Process},
+    wire::{FallocateMode, Opcode, OpenFlags},
+};
+
+use super::tests::{DIR, clear, text};
+use crate::{
+    Kernel, check, clock, cpu, println,
+    selftest::Test,
+    thread,
+    virtiofs::{self, Host, Mounted},
+};
+
+pub(super) const TESTS: &[Test] = &[
+    Test {
+        name: "DAX: threads change files through the window, and READ sees the same",
+        run: churn,
+    },
+    Test {
+        name: "DAX: what fits the window sends no request, and what does not sends few",
+        run: figures,
+    },
+];
+
+const MIB: usize = 1 << 20;
+const PAGE: usize = 4096;
+/// Costs that make every access worth a mapping.
+const EAGER: Costs = Costs {
+    map: 1000,
+    request: 10_000_000,
+    request_kib: 1000,
+    access: 0,
+    access_kib: 0,
+};
+
+/// Returns whether any device has a window.
+pub(super) fn has_window() -> bool {
+    virtiofs::devices()
+        .iter()
+        .any(|device| device.transport().shared_memory(0).is_some())
+}
+
+fn mount(kernel: &Kernel, dax: DaxMode, dax_costs: Costs) -> Result<Mounted, String> {
+    let config = Config {
+        dax,
+        ..Config::default()
+    };
+    let options = MountOptions {
+        dax_costs,
+        ..MountOptions::default()
+    };
+    virtiofs::mount(kernel.arguments.get("tag"), config, options)
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+        }
+    }
+}
+
+/// Ends the mount and checks that nothing of the window is held or lost.
+fn end(mounted: Mounted) -> Result<(), String> {
+    let fs = mounted.mount.file_system().clone();
+    let dax = fs.dax().ok_or("the mount has no window")?;
+    let totals = dax.totals();
+    check!(
+        totals.pins == 0 && totals.unknown == 0,
+        "held or lost: {totals:?}"
+    );
+    mounted.unmount();
+    let totals = dax.totals();
+    check!(
+        totals.free == dax.geometry().count(),
+        "left behind: {totals:?}"
+    );
+    let counters = fs.connection().counters();
+    check!(
+        counters.dax_maps.get() == counters.dax_unmaps.get(),
+        "{} maps, {} unmaps",
+        counters.dax_maps.get(),
+        counters.dax_unmaps.get()
+    );
+    Ok(())
+}
+
+/// Changes a file at random and returns what must be in it then.
+fn change(process: &Process<Host>, name: &[u8], seed: u64) -> Result<Vec<u8>, String> {
+    const SIZE: u64 = 5 << 20;
+    let mut random = Random(seed);
+    let mut model = vec![0; SIZE as usize];
+    random.fill(&mut model);
+    let flags = OpenFlags::RDWR | OpenFlags::CREAT | OpenFlags::EXCL;
+    let fd = process.open(At::Cwd, name, flags, 0o644).map_err(text)?;
+    process.write_all(fd, &model).map_err(text)?;
+    let mut buf = vec![0; MIB];
+    for step in 0..150 {
+        let at = random.below(SIZE);
+        let most = if step % 3 == 0 { MIB } else { 16 * 1024 };
+        let len = 1 + random.below(most as u64) as usize;
+        let end = model.len().min(at as usize + len);
+        match random.below(20) {
+            0..10 => {
+                let n = process.pread(fd, &mut buf[..len], at).map_err(text)?;
+                let want = model.get(at as usize..end).unwrap_or(&[]);
+                check!(
+                    buf[..n] == *want,
+                    "seed {seed:#x} step {step}: read {len} at {at}"
+                );
+            }
+            10..17 => {
+                random.fill(&mut buf[..len]);
+                let n = process.pwrite(fd, &buf[..len], at).map_err(text)?;
+                let end = at as usize + n;
+                if end > model.len() {
+                    model.resize(end, 0);
+                }
+                model[at as usize..end].copy_from_slice(&buf[..n]);
+            }
+            17 => {
+                let changes = Changes {
+                    size: Some(at),
+                    ..Changes::default()
+                };
+                process.fset(fd, &changes).map_err(text)?;
+                model.resize(at as usize, 0);
+            }
+            18 => {
+                let mode = FallocateMode::PUNCH_HOLE | FallocateMode::KEEP_SIZE;
+                let file = process.file(fd).map_err(text)?;
+                file.allocate(at, len as u64, mode).map_err(text)?;
+                if let Some(hole) = model.get_mut(at as usize..end) {
+                    hole.fill(0);
+                }
+            }
+            _ => process.fsync(fd, Durable::Data).map_err(text)?,
+        }
+    }
+    process.close(fd).map_err(text)?;
+    Ok(model)
+}
+
+fn churn(kernel: &'static Kernel) -> Result<(), String> {
+    let seed = clock::now().as_nanos() as u64 | 1;
+    let mounted = mount(kernel, DaxMode::Always, EAGER)?;
+    clear(&mounted.process(), DIR);
+    mounted.process().mkdir(At::Cwd, DIR, 0o755).map_err(text)?;
+    let count = cpu::online().count().max(2) as u64;
+    let mut running = Vec::new();
+    for n in 0..count {
+        let process = mounted.process();
+        let work = move || -> Result<Vec<u8>, String> {
+            process.chdir(At::Cwd, DIR).map_err(text)?;
+            change(&process, format!("dax{n}").as_bytes(), seed + 2 * n)
+        };
+        running.push(thread::spawn("worker", work).map_err(|error| format!("{error}"))?);
+    }
+    let models: Result<Vec<_>, String> = running.into_iter().map(|t| t.join()).collect();
+    let models = models?;
+    let copies = mounted.connection.counters().dax_copies.get();
+    check!(copies > 100, "only {copies} accesses through the window");
+    end(mounted)?;
+    // What the host has, by another way.
+    let mounted = mount(kernel, DaxMode::Never, EAGER)?;
+    let process = mounted.process();
+    for (n, model) in models.iter().enumerate() {
+        let path = [DIR, format!("/dax{n}").as_bytes()].concat();
+        let fd = process
+            .open(At::Cwd, &path, OpenFlags::RDONLY, 0)
+            .map_err(text)?;
+        let mut buf = vec![0; model.len() + 1];
+        let mut got = 0;
+        loop {
+            match process.read(fd, &mut buf[got..]).map_err(text)? {
+                0 => break,
+                n => got += n,
+            }
+        }
+        check!(buf[..got] == model[..], "seed {seed:#x}: file {n} differs");
+        process.close(fd).map_err(text)?;
+    }
+    clear(&process, DIR);
+    drop(process);
+    mounted.unmount();
+    Ok(())
+}
+
+/// Time and requests of one workload.
+struct Figure {
+    time: Duration,
+    requests: u64,
+    maps: u64,
+}
+
+/// Runs `work` and prints what it took.
+fn measure(
+    mounted: &Mounted,
+    name: &str,
+    ops: usize,
+    bytes: usize,
+    work: impl FnOnce() -> Result<(), String>,
+) -> Result<Figure, String> {
+    let counters = mounted.connection.counters();
+    let count = || {
+        (
+            counters.total_requests(),
+            counters.dax_maps.get(),
+            counters.requests(Opcode::Read.to_wire()),
+        )
+    };
+    let (before, start) = (count(), clock::now());
+    work()?;
+    let (time, after) = (clock::now() - start, count());
+    println!(
+        "  {name:24} {:9.3} ms/op {:8.1} MB/s {:6} requests {:5} maps {:6} reads",
+        time.as_secs_f64() * 1e3 / ops as f64,
+        bytes as f64 / 1e6 / time.as_secs_f64(),
+        after.0 - before.0,
+        after.1 - before.1,
+        after.2 - before.2,
+    );
+    Ok(Figure {
+        time,
+        requests: after.0 - before.0,
+        maps: after.1 - before.1,
+    })
+}
+
+fn make(mounted: &Mounted, name: &str, len: usize) -> Result<Arc<File<Host>>, String> {
+    let process = mounted.process();
+    let path = [DIR, b"/", name.as_bytes()].concat();
+    let flags = OpenFlags::RDWR | OpenFlags::CREAT;
+    let fd = process.open(At::Cwd, &path, flags, 0o644).map_err(text)?;
+    let data: Vec<u8> = (0..MIB).map(|i| (i * 131 + 7) as u8).collect();
+    for at in (0..len).step_by(MIB) {
+        process.pwrite(fd, &data, at as u64).map_err(text)?;
+    }
+    let file = process.file(fd).map_err(text)?;
+    process.close(fd).map_err(text)?;
+    Ok(file)
+}
+
+fn in_order(file: &File<Host>, len: usize, step: usize) -> Result<(), String> {
+    let mut buf = vec![0; step];
+    for at in (0..len).step_by(step) {
+        let n = file.read_at(at as u64, &mut buf).map_err(text)?;
+        check!(n == step && buf[0] == (at * 131 + 7) as u8, "at {at}");
+    }
+    Ok(())
+}
+
+fn at_random(file: &File<Host>, len: usize, count: usize) -> Result<(), String> {
+    let (mut random, mut buf) = (Random(0x9E37_79B9_7F4A_7C15), vec![0; PAGE]);
+    for _ in 0..count {
+        let at = random.below((len / PAGE) as u64) as usize * PAGE;
+        let n = file.read_at(at as u64, &mut buf).map_err(text)?;
+        check!(n == PAGE && buf[0] == (at * 131 + 7) as u8, "at {at}");
+    }
+    Ok(())
+}
+
+/// The same accesses to memory as [`in_order`] and [`at_random`].
+fn in_memory(from: &[u8], step: usize, ats: impl Iterator<Item = usize>) -> Duration {
+    let mut buf = vec![0; step];
+    let start = clock::now();
+    for at in ats {
+        buf.copy_from_slice(&from[at..at + step]);
+        black_box(&mut buf);
+    }
+    clock::now() - start
+}
+
+fn figures(kernel: &'static Kernel) -> Result<(), String> {
+    let mounted = mount(kernel, DaxMode::Always, Costs::MEASURED)?;
+    let window = {
+        let geometry = *mounted
+            .mount
+            .file_system()
+            .dax()
+            .ok_or("no window")?
+            .geometry();
+        geometry.range_size() as usize * geometry.count()
+    };
+    if window > 64 * MIB {
+        println!("  left out: the window is larger than the files that fit here");
+        return end(mounted);
+    }
+    clear(&mounted.process(), DIR);
+    mounted.process().mkdir(At::Cwd, DIR, 0o755).map_err(text)?;
+    let (fit, twice, four) = ((window / 2).max(2 * MIB), 2 * window, 4 * window);
+    let seq = make(&mounted, "seq", twice)?;
+    let small = make(&mounted, "fit", fit)?;
+    let big = make(&mounted, "big", four)?;
+    let over = make(&mounted, "over", window)?;
+    println!();
+    for _ in 0..2 {
+        println!("  window of {} MiB", window / MIB);
+        measure(&mounted, "seqread_1m", twice / MIB, twice, || {
+            in_order(&seq, twice, MIB)
+        })?;
+        measure(&mounted, "seqread_4k", twice / PAGE, twice, || {
+            in_order(&seq, twice, PAGE)
+        })?;
+        in_order(&small, fit, MIB)?;
+        measure(&mounted, "reread_1m", fit / MIB, fit, || {
+            in_order(&small, fit, MIB)
+        })?;
+        measure(&mounted, "randread_4k", 4096, 4096 * PAGE, || {
+            at_random(&small, fit, 4096)
+        })?;
+        measure(&mounted, "randread_4k_thrash", 4096, 4096 * PAGE, || {
+            at_random(&big, four, 4096)
+        })?;
+        measure(&mounted, "seqwrite_1m", window / MIB, window, || {
+            let data = vec![0x5a; MIB];
+            for at in (0..window).step_by(MIB) {
+                over.write_at(at as u64, &data).map_err(text)?;
+            }
+            over.sync(Durable::All).map_err(text)
+        })?;
+    }
+    // All of it mapped: what a copy costs beside one in memory.
+    in_order(&small, fit, MIB)?;
+    at_random(&small, fit, 4096)?;
+    let sequential = measure(&mounted, "hits 1 MiB", fit / MIB, fit, || {
+        in_order(&small, fit, MIB)
+    })?;
+    let random = measure(&mounted, "hits 4 KiB", 4096, 4096 * PAGE, || {
+        at_random(&small, fit, 4096)
+    })?;
+    let memory = vec![1; fit];
+    let plain = in_memory(&memory, MIB, (0..fit).step_by(MIB));
+    let mut numbers = Random(0x9E37_79B9_7F4A_7C15);
+    let blocks = (fit / PAGE) as u64;
+    let pages = (0..4096).map(|_| numbers.below(blocks) as usize * PAGE);
+    let plain_random = in_memory(&memory, PAGE, pages);
+    println!(
+        "  beside a copy in memory: {:.2} of its speed for 1 MiB, {:.2} for 4 KiB",
+        plain.as_secs_f64() / sequential.time.as_secs_f64(),
+        plain_random.as_secs_f64() / random.time.as_secs_f64(),
+    );
+    drop((seq, small, big, over));
+    clear(&mounted.process(), DIR);
+    end(mounted)?;
+    // An attribute may expire in the middle.
+    check!(
+        sequential.maps + random.maps == 0 && sequential.requests + random.requests <= 8,
+        "{} requests where everything is mapped",
+        sequential.requests + random.requests
+    );
+    Ok(())
+}

@@ -1,0 +1,509 @@
+//! The pool joined with a server: who sends what the pool's tokens stand for.
+//!
+//! One short spin lock around each call of the pool; requests go out with it
+//! released. Ranges are taken in the order of S4-M10: a free one, then an idle
+//! one that the policy gives up, and for a copy nothing is waited for: READ and
+//! WRITE do as well. A mapping that fails is therefore never an error of the
+//! caller's.
+//!
+//! # Locks
+//!
+//! The lock on an owner's layout is taken before anything here, and held
+//! across requests: shared by accesses, alone by truncation. The pool's lock is a
+//! spin lock inside it. Pins last as long as a copy. To take a range from another
+//! file its layout is not needed: an idle range that has begun to be unmapped
+//! cannot be pinned any more, and who finds it so goes by READ or WRITE.
+//!
+//! # What becomes of failures
+//!
+//! | answer to SETUPMAPPING | then |
+//! |---|---|
+//! | ENOSYS | no DAX for the rest of the session |
+//! | no room (ENOMEM, ENOSPC, …) | no more ranges than live now; one is evicted instead |
+//! | another error | READ and WRITE; after four in a row for good with this file |
+//! | EEXIST, none, or nonsense | the range is retired until repaired |
+//!
+//! A failed REMOVEMAPPING retires all its ranges. See `mend` for the way back.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicBool, AtomicU64};
+use core::time::Duration;
+
+use super::geometry::{Geometry, InodeKey, RangeId, Rights};
+use super::hold::Hold;
+use super::owner::Owner;
+use super::policy::{Access, Costs, Kind};
+use super::pool::{Pool, Step};
+use super::range::{MapToken, Pin, RangeState, RemapError, UnmapToken};
+use super::reclaim::Reclaim;
+use super::totals::Totals;
+use super::window::Window;
+use crate::conn::{Class, Connection, DaxMode};
+use crate::device::Data;
+use crate::errno::Errno;
+use crate::error::{Error, Origin, Result};
+use crate::platform::Platform;
+use crate::sync::{SpinLock, WaitEnd, WaitQueue};
+use crate::wire::{FileHandle, MappingFlags, NodeId, Setupmapping};
+
+/// Names for files, unique among all mounts: kernels see them too.
+static NEXT_KEY: AtomicU64 = AtomicU64::new(1);
+
+/// The window of a mount: what is mapped, and how to change it.
+pub struct Dax<P: Platform> {
+    pub(super) state: SpinLock<State>,
+    pub(super) geometry: Geometry,
+    /// For who waits until a range is no longer pinned or busy.
+    pub(super) changed: WaitQueue<P>,
+    /// Nothing is mapped any more: the server cannot, or the mount is ending.
+    pub(super) off: AtomicBool,
+    /// Owners whose inodes are gone and that have ranges yet.
+    pub(super) orphans: SpinLock<Option<Box<Owner<P>>>>,
+}
+
+/// What the spin lock guards.
+pub(super) struct State {
+    pub(super) pool: Pool<Reclaim>,
+    /// Threads that wait for a range. Looked at with the change that they may be
+    /// waiting for, under the same lock.
+    pub(super) waiting: usize,
+    /// Node ids of the files that the ranges show.
+    pub(super) nodes: Vec<NodeId>,
+    /// Ranges of which pages may be in page tables.
+    pub(super) faulted: Vec<bool>,
+    /// A range of unknown state that could not be unmapped: next comes an attempt
+    /// to map over it.
+    pub(super) over: Option<RangeId>,
+    /// Where to look for the next range to repair, when, and how long to wait
+    /// after that.
+    pub(super) mend_from: usize,
+    pub(super) mend_at: Duration,
+    pub(super) mend_pause: Duration,
+}
+
+/// What an access wants of a file: some bytes of one chunk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    /// First byte in the file.
+    pub(crate) offset: u64,
+    /// Length; the bytes lie in one chunk and are mappable.
+    pub(crate) len: u32,
+    /// The file's size.
+    pub(crate) size: u64,
+    /// What is needed now.
+    pub(crate) need: Rights,
+    /// What a mapping made for it should allow.
+    pub(crate) want: Rights,
+    /// What for.
+    pub(crate) kind: Kind,
+    /// Bytes moved in sequence before.
+    pub(crate) run: u64,
+}
+
+/// What became of a request about mappings.
+#[derive(Debug)]
+pub(super) enum Fate {
+    /// It was done.
+    Done,
+    /// It was not: the server said so, or it was never sent.
+    Refused(Error),
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Fate {
+    pub(super) fn of(result: Result<()>) -> Self {
+        let Err(error) = result else {
+            return Self::Done;
+        };
+        match error.origin() {
+            // An answer to our INTERRUPT: it may have come late.
+            _ if error.errno() == Errno::EINTR => Self::Unknown,
+            Origin::Server | Origin::Connection | Origin::Caller => Self::Refused(error),
+            Origin::Platform if error.errno() == Errno::ENOMEM => Self::Refused(error),
+            Origin::Platform | Origin::Protocol | Origin::Device => Self::Unknown,
+        }
+    }
+}
+
+/// Errors that say that there is no room for one more mapping.
+const NO_ROOM: [Errno; 5] = [
+    Errno::ENOMEM,
+    Errno::ENOSPC,
+    Errno::EMFILE,
+    Errno::ENFILE,
+    Errno::EAGAIN,
+];
+/// Steps towards one mapping; each sends a request.
+const MAX_STEPS: usize = 4;
+/// How long a fault waits for room before it looks again.
+const WAIT: Duration = Duration::from_millis(50);
+
+impl<P: Platform> Dax<P> {
+    /// Makes the books for the window of `conn`. `None` where there is none to be
+    /// used, or none that holds a range of the server's alignment.
+    pub(crate) fn new(conn: &Connection<P>, costs: Costs) -> Option<Self> {
+        if conn.dax_mode() == DaxMode::Never {
+            return None;
+        }
+        let (len, alignment) = (conn.window()?.len(), conn.limits().map_alignment);
+        let geometry = Geometry::new(len, alignment.trailing_zeros() as u16)
+            .inspect_err(|error| log::warn!("virtio-fs: no DAX in {len} bytes: {error:?}"))
+            .ok()?;
+        let count = geometry.count();
+        log::info!(
+            "virtio-fs: {}: DAX window of {count} ranges of {} KiB",
+            conn.device().tag,
+            geometry.range_size() / 1024
+        );
+        let pool = Pool::new(Window::new(geometry), Reclaim::new(count, costs));
+        Some(Self {
+            state: SpinLock::new(State {
+                pool,
+                waiting: 0,
+                nodes: alloc::vec![NodeId::ROOT; count],
+                faulted: alloc::vec![false; count],
+                over: None,
+                mend_from: 0,
+                mend_at: Duration::ZERO,
+                mend_pause: super::mend::FIRST_PAUSE,
+            }),
+            geometry,
+            changed: WaitQueue::new(),
+            off: AtomicBool::new(false),
+            orphans: SpinLock::new(None),
+        })
+    }
+
+    /// Registers a file.
+    pub(crate) fn owner(&self, node: NodeId) -> Owner<P> {
+        Owner::new(InodeKey(NEXT_KEY.fetch_add(1, Relaxed)), node)
+    }
+
+    /// Returns the cut of the window.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Returns how many ranges are in which state.
+    pub fn totals(&self) -> Totals {
+        self.state.lock().pool.window().totals()
+    }
+
+    /// Returns whether anything is mapped for an access.
+    pub(crate) fn is_on(&self) -> bool {
+        !self.off.load(Relaxed)
+    }
+
+    /// Finds the bytes of `wish` in the window, mapping them if that pays, or in
+    /// any case for a fault. Blocks if it maps.
+    ///
+    /// The caller shares the owner's layout.
+    pub(crate) fn find<'a>(
+        &'a self,
+        conn: &'a Connection<P>,
+        owner: &Owner<P>,
+        wish: &Wish,
+    ) -> Result<Hold<'a, P>, Detour> {
+        let window = conn.window().ok_or(Detour::Request)?;
+        if !self.is_on() {
+            return Err(Detour::Request);
+        }
+        let (chunk, at) = self.geometry.locate(wish.offset);
+        let access = Access {
+            inode: owner.key,
+            chunk,
+            at,
+            len: wish.len,
+            chunk_len: self.geometry.mappable(chunk, wish.size),
+            kind: wish.kind,
+            run: wish.run,
+        };
+        let pin = self.obtain(conn, owner, &access, wish)?;
+        if wish.kind == Kind::Fault {
+            self.state.lock().faulted[pin.range().index()] = true;
+        }
+        // From here on the hold gives it back.
+        let hold = Hold::new(self, conn.platform(), pin, window.enter());
+        if hold.is_open() {
+            Ok(hold)
+        } else {
+            Err(Detour::Request)
+        }
+    }
+
+    fn obtain(
+        &self,
+        conn: &Connection<P>,
+        owner: &Owner<P>,
+        access: &Access,
+        wish: &Wish,
+    ) -> Result<Pin, Detour> {
+        let mut rights = wish.need;
+        let mut step = {
+            let pool = &mut self.state.lock().pool;
+            if pool.window().find(access.inode, access.chunk).is_none() {
+                if !owner.is_mappable() {
+                    return Err(Detour::Request);
+                }
+                rights = wish.want.max(wish.need);
+            }
+            pool.access(access, rights)
+        };
+        if let Step::Use(pin) = step {
+            conn.counters().dax_hits.add(1);
+            return Ok(pin);
+        }
+        // Where no worker does it.
+        self.mend(conn);
+        for _ in 0..MAX_STEPS {
+            step = match step {
+                Step::Use(pin) => return Ok(pin),
+                Step::Request => return Err(Detour::Request),
+                Step::Wait => return Err(Detour::Wait),
+                Step::Map(token) => match self.map(conn, owner, token) {
+                    Ok(token) => {
+                        let pin = self.state.lock().pool.commit_map(token, access);
+                        self.changed.wake_all(conn.platform());
+                        return pin.map_err(|_| Detour::Request);
+                    }
+                    Err(Next::Again) => self.state.lock().pool.claim(access, rights),
+                    Err(Next::Without) => return Err(Detour::Request),
+                },
+                // Taking pages out of page tables may need what a fault holds.
+                Step::Evict(token) | Step::Remap(token) if wish.kind == Kind::Fault => {
+                    return Err(Detour::Unmap(token));
+                }
+                Step::Evict(token) => {
+                    conn.counters().dax_reclaims.add(1);
+                    self.unmap(conn, &mut alloc::vec![token]);
+                    self.state.lock().pool.claim(access, rights)
+                }
+                Step::Remap(token) => self
+                    .remap(conn, token, access, wish)
+                    .ok_or(Detour::Request)?,
+            };
+        }
+        self.give_up(conn, step);
+        Err(Detour::Request)
+    }
+
+    /// Makes room for a fault that was told to, or waits until there may be some.
+    /// Blocks. The caller holds nothing of the driver's.
+    ///
+    /// # Errors
+    ///
+    /// EINTR if the caller is killed meanwhile.
+    pub(crate) fn make_room(&self, conn: &Connection<P>, detour: Detour) -> Result<()> {
+        match detour {
+            Detour::Request => {}
+            Detour::Unmap(token) => {
+                conn.counters().dax_reclaims.add(1);
+                self.unmap(conn, &mut alloc::vec![token]);
+            }
+            Detour::Wait => {
+                // Looked at again in any case after a while: somebody else may
+                // need what was freed less than we do.
+                let until = conn.platform().now() + WAIT;
+                self.state.lock().waiting += 1;
+                let ready = || {
+                    let state = self.state.lock();
+                    (state.pool.window().available() > 0).then_some(())
+                };
+                let end = self.changed.wait(conn.platform(), Some(until), ready);
+                self.state.lock().waiting -= 1;
+                if matches!(end, WaitEnd::Signalled(_)) {
+                    return Err(Error::new(Errno::EINTR, Origin::Platform));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back a step that is not gone any further.
+    fn give_up(&self, conn: &Connection<P>, step: Step) {
+        let pool = &mut self.state.lock().pool;
+        // A stale token changes nothing, and nothing is what is wanted.
+        match step {
+            Step::Use(pin) => {
+                pool.window_mut().unpin(pin);
+            }
+            Step::Map(token) => {
+                let _ = pool.window_mut().abort_map(token);
+            }
+            Step::Evict(token) | Step::Remap(token) => {
+                let _ = pool.cancel_unmap(token);
+            }
+            Step::Request | Step::Wait => return,
+        }
+        self.changed.wake_all(conn.platform());
+    }
+
+    /// Sends SETUPMAPPING. Gives the token back if it was done; otherwise it is
+    /// settled.
+    fn map(
+        &self,
+        conn: &Connection<P>,
+        owner: &Owner<P>,
+        token: MapToken,
+    ) -> Result<MapToken, Next> {
+        let token = self.start_map(token, owner).ok_or(Next::Without)?;
+        let ask = token.request();
+        let mut flags = MappingFlags::READ;
+        flags.set(MappingFlags::WRITE, ask.rights == Rights::Writable);
+        let request = Setupmapping {
+            node: owner.node,
+            fh: FileHandle::NONE,
+            file_offset: ask.file_offset,
+            len: ask.len.into(),
+            flags,
+            window_offset: ask.window_offset,
+        };
+        if let Some(window) = conn.window() {
+            window.mark_used();
+        }
+        let fate = match Fate::of(conn.call(&request, Data::None, Class::Forced)) {
+            // Something is there that the books know nothing of.
+            Fate::Refused(error) if error.errno() == Errno::EEXIST => Fate::Unknown,
+            fate => fate,
+        };
+        match fate {
+            Fate::Done => {
+                // QEMU acknowledges a mapping before it has committed the change
+                // of its memory; a register that it emulates makes it do so first.
+                conn.touch_device();
+                conn.counters().dax_maps.add(1);
+                self.proved(conn, &token);
+                owner.mapped();
+                Ok(token)
+            }
+            Fate::Refused(error) => Err(self.refused(conn, owner, token, error)),
+            Fate::Unknown => {
+                log::warn!("virtio-fs: {request}: outcome unknown");
+                conn.counters().dax_lost.add(1);
+                let _ = self.state.lock().pool.window_mut().lose_map(token);
+                self.changed.wake_all(conn.platform());
+                Err(Next::Without)
+            }
+        }
+    }
+
+    /// Notes the owner, and uses the mapping to prove the state of a range that
+    /// could not be unmapped, if it is as long as that.
+    fn start_map(&self, token: MapToken, owner: &Owner<P>) -> Option<MapToken> {
+        let state = &mut *self.state.lock();
+        let token = match state.over {
+            Some(over) => super::mend::map_over(state, over, token)?,
+            None => token,
+        };
+        state.nodes[token.range().index()] = owner.node;
+        state.faulted[token.range().index()] = false;
+        Some(token)
+    }
+
+    /// Notes a mapping that was made, which may have proved the state of its range.
+    fn proved(&self, conn: &Connection<P>, token: &MapToken) {
+        let state = &mut *self.state.lock();
+        if state.over == Some(token.range()) {
+            state.over = None;
+            conn.counters().dax_repairs.add(1);
+        }
+    }
+
+    fn refused(
+        &self,
+        conn: &Connection<P>,
+        owner: &Owner<P>,
+        token: MapToken,
+        error: Error,
+    ) -> Next {
+        conn.counters().dax_refusals.add(1);
+        let next = {
+            let state = &mut *self.state.lock();
+            let range = token.range();
+            let was_over = matches!(
+                state.pool.window().state(range),
+                Some(RangeState::Mapping { over: Some(_), .. })
+            );
+            let _ = state.pool.window_mut().abort_map(token);
+            let window = state.pool.window_mut();
+            let live = window.geometry().count() - window.totals().free;
+            if was_over {
+                state.over = None;
+                Next::Again
+            } else if error.is_nosys() {
+                log::info!("virtio-fs: server maps no files: no DAX");
+                self.off.store(true, Relaxed);
+                Next::Without
+            } else if NO_ROOM.contains(&error.errno()) && live > 0 {
+                if live < window.live_limit() {
+                    log::info!("virtio-fs: no more than {live} ranges can be mapped at once");
+                    window.limit_live(live);
+                }
+                Next::Again
+            } else {
+                log::debug!("virtio-fs: node {} is not mapped: {error}", owner.node);
+                owner.refused();
+                Next::Without
+            }
+        };
+        self.changed.wake_all(conn.platform());
+        next
+    }
+
+    /// Unmaps a range that is too short or read-only, and begins to map it again.
+    fn remap(
+        &self,
+        conn: &Connection<P>,
+        token: UnmapToken,
+        access: &Access,
+        wish: &Wish,
+    ) -> Option<Step> {
+        let mapping = token.mapping();
+        let fate = self.remove(conn, core::slice::from_ref(&token));
+        let step = {
+            let pool = &mut self.state.lock().pool;
+            match fate {
+                Fate::Done => {
+                    let rights = wish.want.max(wish.need).max(mapping.rights);
+                    match pool.remap(token, access.chunk_len, rights) {
+                        Ok(token) => Some(Step::Map(token)),
+                        Err(RemapError::Length(token)) => {
+                            let _ = pool.window_mut().commit_unmap(token);
+                            None
+                        }
+                        Err(RemapError::Stale) => None,
+                    }
+                }
+                Fate::Refused(_) | Fate::Unknown => {
+                    conn.counters().dax_lost.add(1);
+                    let _ = pool.window_mut().lose_unmap(token);
+                    None
+                }
+            }
+        };
+        self.changed.wake_all(conn.platform());
+        step
+    }
+}
+
+/// Why the bytes of an access are not in the window.
+#[derive(Debug)]
+pub(crate) enum Detour {
+    /// They go by READ or WRITE.
+    Request,
+    /// A fault has to let go of everything and unmap this first.
+    Unmap(UnmapToken),
+    /// A fault has to let go of everything and wait.
+    Wait,
+}
+
+/// What to do after a mapping that was not made.
+enum Next {
+    /// Try with another range.
+    Again,
+    /// Go by READ or WRITE.
+    Without,
+}

@@ -1,0 +1,116 @@
+//! A lock that many may share across requests, and one have alone.
+
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+
+use super::{WaitEnd, WaitQueue};
+use crate::errno::Errno;
+use crate::error::{Error, Origin, Result};
+use crate::platform::Platform;
+
+/// Shared by accesses, exclusive for whoever takes the ground away from under
+/// them. Thread context only; a thread takes it once.
+///
+/// Who wants it alone comes before those who come after, so that a stream of
+/// accesses cannot keep a truncation waiting for ever.
+pub struct SleepRwLock<P: Platform> {
+    /// The number of sharers, [`ALONE`], [`WANTED`].
+    state: AtomicU32,
+    queue: WaitQueue<P>,
+}
+
+/// Somebody has the lock alone.
+const ALONE: u32 = 1 << 31;
+/// Somebody waits to have it alone.
+const WANTED: u32 = 1 << 30;
+
+/// Shares the lock until it is dropped.
+pub struct SharedGuard<'a, P: Platform> {
+    lock: &'a SleepRwLock<P>,
+    platform: &'a P,
+}
+
+/// Has the lock alone until it is dropped.
+pub struct ExclusiveGuard<'a, P: Platform> {
+    lock: &'a SleepRwLock<P>,
+    platform: &'a P,
+}
+
+impl<P: Platform> Default for SleepRwLock<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P: Platform> SleepRwLock<P> {
+    /// Makes a lock that nobody has.
+    pub const fn new() -> Self {
+        Self {
+            state: AtomicU32::new(0),
+            queue: WaitQueue::new(),
+        }
+    }
+
+    /// Shares the lock. Blocks while somebody has it, or wants it, alone.
+    ///
+    /// # Errors
+    ///
+    /// EINTR if the caller is killed meanwhile.
+    pub fn share<'a>(&'a self, platform: &'a P) -> Result<SharedGuard<'a, P>> {
+        let guard = || {
+            let step = |state: u32| (state & (ALONE | WANTED) == 0).then_some(state + 1);
+            let done = self.state.fetch_update(Acquire, Relaxed, step).is_ok();
+            done.then_some(SharedGuard {
+                lock: self,
+                platform,
+            })
+        };
+        match self.queue.wait(platform, None, guard) {
+            WaitEnd::Ready(guard) => Ok(guard),
+            _ => Err(Error::new(Errno::EINTR, Origin::Platform)),
+        }
+    }
+
+    /// Takes the lock alone. Blocks while anybody has it.
+    ///
+    /// # Errors
+    ///
+    /// EINTR if the caller is killed meanwhile.
+    pub fn take<'a>(&'a self, platform: &'a P) -> Result<ExclusiveGuard<'a, P>> {
+        let guard = || {
+            let step = |state: u32| match state & !WANTED {
+                0 => Some(ALONE),
+                _ => Some(state | WANTED),
+            };
+            let old = self.state.fetch_update(AcqRel, Acquire, step);
+            (old.unwrap_or(ALONE) & !WANTED == 0).then_some(ExclusiveGuard {
+                lock: self,
+                platform,
+            })
+        };
+        match self.queue.wait(platform, None, guard) {
+            WaitEnd::Ready(guard) => Ok(guard),
+            _ => {
+                // Others who want it alone say so again when they wake.
+                self.state.fetch_and(!WANTED, AcqRel);
+                self.queue.wake_all(platform);
+                Err(Error::new(Errno::EINTR, Origin::Platform))
+            }
+        }
+    }
+}
+
+impl<P: Platform> Drop for SharedGuard<'_, P> {
+    fn drop(&mut self) {
+        if self.lock.state.fetch_sub(1, Release) == WANTED | 1 {
+            self.lock.queue.wake_all(self.platform);
+        }
+    }
+}
+
+impl<P: Platform> Drop for ExclusiveGuard<'_, P> {
+    fn drop(&mut self) {
+        self.lock.state.fetch_and(!ALONE, Release);
+        self.lock.queue.wake_all(self.platform);
+    }
+}
