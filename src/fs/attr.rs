@@ -52,6 +52,8 @@ pub(super) struct AttrCache {
     until: u64,
     /// Number of the last change made here.
     version: u64,
+    /// When the question was asked whose answer the attributes are.
+    asked: u64,
     stale: Stale,
     /// The access control list, `Some(None)` for none, `None` if not known. It
     /// holds as long as the attributes do.
@@ -71,6 +73,7 @@ impl AttrCache {
             attr,
             until: until.as_nanos() as u64,
             version: asked.0,
+            asked: asked.0,
             stale: Stale::empty(),
             acl: None,
         }
@@ -227,7 +230,7 @@ impl<P: Platform> Inode<P> {
     /// does not matter.
     pub(super) fn attr_since(&self, asked: Asked) -> Option<Attr> {
         let cache = self.attr.read();
-        (cache.version <= asked.0 && cache.stale.is_empty()).then_some(cache.attr)
+        (cache.asked >= asked.0 && cache.stale.is_empty()).then_some(cache.attr)
     }
 
     /// Returns the attributes as last heard, valid or not.
@@ -275,6 +278,7 @@ impl<P: Platform> Inode<P> {
             }
         }
         cache.attr = attr;
+        cache.asked = asked.0;
         // Questions asked before this answer came may have been answered before
         // what this one tells: their answers are not believed any more.
         cache.version = self.fs.next_version();
