@@ -7,7 +7,7 @@
 //! | module | holds | knows nothing of |
 //! |---|---|---|
 //! | [`fs`] | mounts, inodes, names, open files, paths | rings |
-//! | [`dax`] | the accounting of the DAX window, and its reclaim | connections, files |
+//! | [`dax`] | the DAX window: pure accounting and reclaim, and the glue that sends the requests | names, paths |
 //! | [`conn`] | a session with a server: INIT, requests in flight, forgets, deadlines, its end | names, paths |
 //! | [`wire`] | FUSE messages as plain bytes and plain values | devices, time |
 //! | [`device`] | registers, PCI, rings, lending of buffers | FUSE |
@@ -28,7 +28,7 @@
 //!
 //! | step | lock | held for | in interrupt context |
 //! |---|---|---|---|
-//! | 1 | position of a descriptor ([`sync::SleepLock`]) | one call | no |
+//! | 1 | position of a descriptor ([`sync::SleepLock`]), then the layout of a file ([`sync::SleepRwLock`]) | one call | no |
 //! | 2 | a shard of the dentry cache, then of the inode table | a look-up | no |
 //! | 3 | an inode's attributes, then its rarely used parts | a few fields | no |
 //! | 4 | arguments of a request slot | encoding | no |
@@ -42,7 +42,8 @@
 //! # Unsafe code
 //!
 //! In DMA memory ([`device::dma`]), in the registers of PCI devices
-//! ([`device::pci`]), and where callers' buffers are lent to the device and taken
+//! ([`device::pci`]), in the copies from and to the window
+//! ([`device::window`]), and where callers' buffers are lent to the device and taken
 //! back (`device/share.rs`, `conn/call.rs`). Everything else denies it.
 //!
 //! # Not here
