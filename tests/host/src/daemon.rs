@@ -45,7 +45,8 @@ impl Program {
     /// With a message that says where it was looked for and how to get it.
     pub fn find(self) -> io::Result<PathBuf> {
         let (variable, name) = self.names();
-        if let Some(path) = std::env::var_os(variable) {
+        // Make exports what is not set as empty.
+        if let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) {
             return Ok(path.into());
         }
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
