@@ -26,8 +26,21 @@ use crate::window::Access;
 type Opened = (Option<u64>, OpenOptions, Option<u32>);
 type Attributes = (stat64, Duration);
 
-fn without_direct(flags: u32) -> u32 {
-    flags & !(libc::O_DIRECT as u32)
+/// Takes off what a handle cannot have here: O_DIRECT, for guest memory need not
+/// be aligned, and O_PATH, for READ and WRITE could not set the flags of such a
+/// descriptor (see [`settable`]). No client sends O_PATH.
+fn openable(flags: u32) -> u32 {
+    flags & !((libc::O_DIRECT | libc::O_PATH) as u32)
+}
+
+/// Keeps of the flags that come with READ and WRITE those that `F_SETFL` takes on
+/// any file.
+///
+/// The crate sets its descriptor to whatever flags differ from those before, and
+/// where that fails it closes the descriptor, which its handle still owns: the
+/// number is then closed once more, when somebody else may have it.
+fn settable(flags: u32) -> u32 {
+    flags & (libc::O_ACCMODE | libc::O_APPEND | libc::O_NONBLOCK) as u32
 }
 
 impl Share {
@@ -156,8 +169,7 @@ impl FileSystem for Share {
         if Self::changes_on_open(flags) {
             self.writable()?;
         }
-        self.inner
-            .open(ctx, node, without_direct(flags), fuse_flags)
+        self.inner.open(ctx, node, openable(flags), fuse_flags)
     }
 
     fn create(
@@ -168,7 +180,7 @@ impl FileSystem for Share {
         args: CreateIn,
     ) -> io::Result<(Entry, Option<u64>, OpenOptions, Option<u32>)> {
         let args = CreateIn {
-            flags: without_direct(args.flags),
+            flags: openable(args.flags),
             ..args
         };
         if self.writes == Writes::Allowed {
@@ -216,7 +228,7 @@ impl FileSystem for Share {
             size,
             offset,
             lock_owner,
-            without_direct(flags),
+            settable(flags),
         )
     }
 
@@ -234,7 +246,7 @@ impl FileSystem for Share {
         fuse_flags: u32,
     ) -> io::Result<usize> {
         self.writable()?;
-        let flags = without_direct(flags);
+        let flags = settable(flags);
         self.inner.write(
             ctx, node, handle, reader, size, offset, lock_owner, delayed, flags, fuse_flags,
         )
