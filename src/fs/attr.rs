@@ -252,12 +252,18 @@ impl<P: Platform> Inode<P> {
         self.take_attr_reply(reply, asked)
     }
 
+    /// Marks the inode bad and refuses attributes that say it has another type.
+    fn check_type(&self, attr: &Attr) -> Result<()> {
+        if attr.mode.file_type() == self.file_type() {
+            return Ok(());
+        }
+        self.mark_bad("its type changed");
+        self.check()
+    }
+
     /// Believes a reply unless it contradicts what cannot change.
     pub(super) fn take_attr_reply(&self, reply: AttrReply, asked: Asked) -> Result<Attr> {
-        if reply.attr.mode.file_type() != self.file_type() {
-            self.mark_bad("its type changed");
-            self.check()?;
-        }
+        self.check_type(&reply.attr)?;
         self.apply_attr(reply.attr, self.fs.attr_until(reply.valid), asked);
         Ok(reply.attr)
     }
@@ -381,10 +387,7 @@ impl<P: Platform> Inode<P> {
                 return Err(error);
             }
         };
-        if reply.attr.mode.file_type() != self.file_type() {
-            self.mark_bad("its type changed");
-            self.check()?;
-        }
+        self.check_type(&reply.attr)?;
         self.settle_change(&reply, asked);
         Ok(Metadata {
             device: self.device(),

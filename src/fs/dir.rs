@@ -318,13 +318,7 @@ impl<P: Platform> Dir<P> {
 
     /// Gets the next records from the server. Returns false at the end.
     fn fill(&mut self) -> Result<bool> {
-        let handle = match &self.handle {
-            Some(handle) => handle.clone(),
-            None => {
-                let handle = self.inode.open_dir_handle()?;
-                self.handle.insert(handle).clone()
-            }
-        };
+        let handle = self.server_handle()?;
         let conn = self.inode.fs.conn.clone();
         let limits = conn.limits();
         let size = BUFFER.min(limits.max_read as usize).min(conn.fitting());
