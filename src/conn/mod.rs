@@ -36,6 +36,7 @@ mod queue;
 mod slot;
 mod state;
 mod ticket;
+mod wait;
 mod window;
 mod worker;
 

@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, 
 use core::task::Waker;
 
 use crate::device::dma::{DmaRegion, OutOfDma};
-use crate::device::ring::DescriptorTable;
+use crate::device::table::DescriptorTable;
 use crate::platform::{PAGE_SIZE, Platform};
 use crate::sync::SpinLock;
 

@@ -14,12 +14,13 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::task::{Context, Poll};
 
 use super::Connection;
-use super::call::{WaitEnd, cleanup_of, push_args, push_reply};
+use super::call::{cleanup_of, push_args, push_reply};
 use super::pool::{Class, SlotId};
 use super::slot::Waiter;
+use super::wait::WaitEnd;
 use crate::device::TableBuilder;
 use crate::device::dma::DmaRegion;
-use crate::device::ring::{Access, Segment};
+use crate::device::table::{Access, Segment};
 use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::platform::Platform;

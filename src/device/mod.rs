@@ -8,6 +8,7 @@ pub mod dma;
 pub mod pci;
 pub mod ring;
 mod share;
+pub mod table;
 pub mod transport;
 pub mod window;
 

@@ -7,6 +7,8 @@ extern crate std;
 use std::vec::Vec;
 
 use super::*;
+use crate::device::table::Segment;
+use crate::platform::PhysAddr;
 use crate::testing::TestHal;
 
 /// The device side of a queue: it looks at the ring only when it was notified.

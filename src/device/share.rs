@@ -9,7 +9,7 @@
 
 use core::ptr::NonNull;
 
-use super::ring::{Access, DescriptorTable, Segment};
+use super::table::{Access, DescriptorTable, Segment};
 use crate::platform::{BufferDirection, Hal, PhysAddr};
 
 /// A caller's data that travels with a request, in one or more buffers.
