@@ -88,7 +88,7 @@ lints() {
 }
 
 scripts() {
-	if command -v shellcheck >/dev/null; then shellcheck qemu/*.sh .ci/run; else bash -n qemu/tools.sh && bash -n qemu/test.sh; fi
+	if command -v shellcheck >/dev/null; then shellcheck qemu/*.sh tests/*/*.sh .ci/run; else for script in qemu/*.sh tests/*/*.sh; do bash -n "$script" || return; done; fi
 }
 
 # A stage may be one of the functions above, in a process of its own for timeout.
@@ -112,8 +112,10 @@ if [ "${1:-}" != check ]; then
 	single kernel 'the test kernel' cargo kernel --quiet
 	single runner 'the runner' cargo build --quiet --release --package virtio-fs-run
 	# shellcheck disable=SC2086
-	stage guest 'the test kernel in QEMU, on virtiofsd' "$target/release/virtio-fs-run" test --timeout 300 \
+	stage guest 'the test kernel in QEMU, on virtiofsd' "$target/release/virtio-fs-run" test --timeout 300 --junit "$logs/guest.xml" \
 		${SEED:+--seed "$SEED"} ${SMP:+--smp "$SMP"} ${ACCEL:+--accel "$ACCEL"} ${LOG:+--log "$LOG"} ${ARGS:-}
+	sum $?
+	stage example 'a kernel of another package, with tests of its own' tests/example-kernel/test.sh ${ACCEL:+--accel "$ACCEL"}
 	sum $?
 fi
 

@@ -26,8 +26,9 @@
 //!
 //! # A kernel of your own
 //!
-//! A binary names its main function, its command-line keys and its tests with
-//! [`kernel!`]; `boot/src/bin/kernel.rs` is the example. It is built for the
+//! A binary names its main function and its command-line keys with [`kernel!`],
+//! and hands its tests to [`selftest::run`]; `tests/example-kernel` is a package that
+//! does. It is built for the
 //! host's target under the workspace's `kernel` profile (`panic = "abort"`); the
 //! arguments for its linker are in `DEP_VIRTIO_FS_BOOT_LINK_ARGS` when its build
 //! script runs. Built under any other profile it is a program that says so, so

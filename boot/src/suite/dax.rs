@@ -314,7 +314,6 @@ fn figures(kernel: &'static Kernel) -> Result<(), String> {
     let small = make(&mounted, "fit", fit)?;
     let big = make(&mounted, "big", four)?;
     let over = make(&mounted, "over", window)?;
-    println!();
     for _ in 0..2 {
         println!("  window of {} MiB", window / MIB);
         measure(&mounted, "seqread_1m", twice / MIB, twice, || {

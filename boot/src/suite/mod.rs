@@ -5,6 +5,8 @@ mod dax;
 mod tests;
 mod tree;
 
+use alloc::vec::Vec;
+
 use virtio_fs::{conn::Config, fs::MountOptions};
 
 use crate::{
@@ -38,20 +40,19 @@ const TREE: &[Test] = &[Test {
     run: tree::take_part,
 }];
 
-/// Runs the tests whose name contains `filter` (all for "1"), of the kernel and
-/// of the driver, and returns the exit status. Without a virtio-fs device only
-/// the kernel's own are run.
-pub fn run(kernel: &'static Kernel, filter: &str) -> u8 {
+/// Returns the tables of this kernel that apply to this machine: the kernel's own
+/// and, with a virtio-fs device, the driver's. Says which are left out.
+pub fn tables(kernel: &Kernel) -> Vec<&'static [Test]> {
     let mut tables = selftest::KERNEL.to_vec();
     if virtiofs::devices().is_empty() {
-        println!("there is no virtio-fs device: the driver's tests are left out");
+        println!("# there is no virtio-fs device: the driver's tests are left out");
     } else {
         tables.push(DRIVER);
         if dax::has_window() {
             tables.push(dax::TESTS);
         } else {
             println!(
-                "no device has a DAX window: {} tests are left out",
+                "# no device has a DAX window: {} tests are left out",
                 dax::TESTS.len()
             );
         }
@@ -59,7 +60,13 @@ pub fn run(kernel: &'static Kernel, filter: &str) -> u8 {
             tables.push(TREE);
         }
     }
-    selftest::run(kernel, &tables, filter)
+    tables
+}
+
+/// Runs those of [`tables`] whose name contains `filter` (all for "1") and
+/// returns the exit status.
+pub fn run(kernel: &'static Kernel, filter: &str) -> u8 {
+    selftest::run(kernel, &tables(kernel), filter)
 }
 
 /// Mounts the share for one test.

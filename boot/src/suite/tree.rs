@@ -21,8 +21,6 @@ pub(super) fn take_part(kernel: &'static Kernel) -> Result<(), String> {
         process: mounted.process(),
         buffer: vec![0; 1 << 20],
     };
-    // The rounds have lines of their own on the console.
-    println!();
     manifest::take_part(
         &mut side,
         seed,

@@ -1,8 +1,8 @@
-//! `virtio-fs-run`: reads the command line, runs the machine, exits with the guest's status.
+//! `virtio-fs-run`: reads the command line, runs the machine, exits with the guest's status or the tests' verdict.
 
 use signal_hook::{consts, iterator::Signals};
 use std::{env, process::ExitCode, thread, time::UNIX_EPOCH};
-use virtio_fs_run::{Error, HELP, Options, Running, Suite, Task};
+use virtio_fs_run::{Error, HELP, Options, Report, Running, Suite, Table, Task, Tests};
 
 fn main() -> ExitCode {
     match task() {
@@ -32,21 +32,35 @@ fn task() -> Result<u8, Error> {
         }
         Task::Test => {
             let signals = signals()?;
-            let fresh = || {
-                UNIX_EPOCH
-                    .elapsed()
-                    .map_or(1, |since| since.as_nanos() as u64 % 1_000_000_000)
-            };
-            let seed = options.seed.unwrap_or_else(fresh);
-            Suite {
-                machine: options.machine,
-                seed,
-                rounds: 6,
-            }
-            .run(|running| tie(signals, running))?;
+            let report = test(&options, |running| tie(signals, running))?;
+            report.write(options.tests.tap.as_deref(), options.tests.junit.as_deref())?;
+            report.verdict()?;
         }
     }
     Ok(0)
+}
+
+fn test(options: &Options, started: impl FnOnce(&Running)) -> Result<Report, Error> {
+    let machine = options.machine.clone();
+    let Tests {
+        seed, only, own, ..
+    } = &options.tests;
+    if *own {
+        let filter = only.clone().unwrap_or_else(|| "1".into());
+        return Table { machine, filter }.run(started);
+    }
+    let fresh = || {
+        UNIX_EPOCH
+            .elapsed()
+            .map_or(1, |since| since.as_nanos() as u64 % 1_000_000_000)
+    };
+    let (seed, rounds) = (seed.unwrap_or_else(fresh), 6);
+    Suite {
+        machine,
+        seed,
+        rounds,
+    }
+    .run(started)
 }
 
 /// Catches the signals that end a run. Those that come before there is one wait for it.

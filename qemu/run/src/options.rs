@@ -12,7 +12,10 @@ pub const HELP: &str = "\
 Boots the test kernel in QEMU with a host directory mounted over virtio-fs.
 
 Usage: virtio-fs-run [run] [options]     a shell in the guest, or the commands of --cmd
-       virtio-fs-run test [options]      the kernel's test suite, compared with the host's view
+       virtio-fs-run test [options]      all tests in the guest, and a tree compared with the
+                                         host's view through changes from both
+       virtio-fs-run test --kernel FILE [options]    the tests of another kernel, on --share
+                                         or on an empty directory
 
 Options                                   make variable
   --share DIR[:TAG]    a directory to share; may be repeated, each is a device.
@@ -41,6 +44,8 @@ Options                                   make variable
   --kernel FILE        another kernel image; --initrd FILE, for a Linux guest
   --append WORDS       more words for the kernel's command line
   --trace PATTERN      show QEMU's trace events, such as 'vhost*'
+  --only WORD          test: those whose name contains it
+  --tap FILE           test: the results as TAP; --junit FILE: as XML of JUnit
   --seed N             test: of the random churn (a fresh one, and it is printed)
   --show               print the commands and start nothing
   -h, --help           print this
@@ -74,8 +79,23 @@ pub struct Options {
     pub task: Task,
     /// The machine for it.
     pub machine: Machine,
+    /// For [`Task::Test`].
+    pub tests: Tests,
+}
+
+/// What to test, and where the results go.
+#[derive(Debug, Clone, Default)]
+pub struct Tests {
     /// The seed of random tests, if one was given.
     pub seed: Option<u64>,
+    /// A part of the tests' names, if not all are wanted.
+    pub only: Option<String>,
+    /// Whether the kernel or the share is the user's own: the tree is not compared then.
+    pub own: bool,
+    /// The file for the results as TAP.
+    pub tap: Option<PathBuf>,
+    /// The file for the results as XML of JUnit.
+    pub junit: Option<PathBuf>,
 }
 
 impl Options {
@@ -86,7 +106,7 @@ impl Options {
     /// [`Error::Option`] with what is wrong; [`Error::Os`] if the tree cannot be written.
     pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, Error> {
         let mut machine = Machine::new();
-        let (mut task, mut show, mut seed) = (Task::Run, false, None);
+        let (mut task, mut show, mut tests) = (Task::Run, false, Tests::default());
         let (mut dirs, mut template) = (Vec::new(), Share::new("", Share::TAG));
         let (mut cmd, mut log, mut append) = (None, None, Vec::new());
 
@@ -110,7 +130,7 @@ impl Options {
                     return Ok(Self {
                         task: Task::Help,
                         machine,
-                        seed,
+                        tests,
                     });
                 }
                 "--show" => show = true,
@@ -148,11 +168,20 @@ impl Options {
                 "--window" => template.window_mib = mib(&name, &text()?)?,
                 "--daemon-arg" => template.args.push(parser.value().map_err(wrong)?),
                 "--qemu-arg" => machine.qemu_args.push(parser.value().map_err(wrong)?),
-                "--kernel" => machine.kernel = parser.value().map_err(wrong)?.into(),
+                "--kernel" => {
+                    machine.kernel = parser.value().map_err(wrong)?.into();
+                    tests.own = true;
+                }
                 "--initrd" => machine.initrd = Some(parser.value().map_err(wrong)?.into()),
                 "--append" => append.push(text()?),
                 "--trace" => machine.trace.push(text()?),
-                "--seed" => seed = Some(read(&name, &text()?)?),
+                "--seed" => tests.seed = Some(read(&name, &text()?)?),
+                "--only" => {
+                    tests.only = Some(text()?);
+                    tests.own = true;
+                }
+                "--tap" => tests.tap = Some(parser.value().map_err(wrong)?.into()),
+                "--junit" => tests.junit = Some(parser.value().map_err(wrong)?.into()),
                 _ => return Err(Error::Option(format!("unknown: {name}"))),
             }
         }
@@ -160,6 +189,7 @@ impl Options {
         if dirs.is_empty() && task == Task::Run {
             dirs.push(demo(&machine.tools.target)?.into());
         }
+        tests.own |= !dirs.is_empty();
         for dir in dirs {
             let mut share = share(dir);
             let tag = share.tag.take().unwrap_or_else(|| template.tag.clone());
@@ -170,7 +200,7 @@ impl Options {
             });
         }
         if task == Task::Test && machine.shares.is_empty() {
-            // The suite puts its own tree in.
+            // The suite puts its own tree in, or an empty directory.
             machine.shares.push(template.clone());
         }
         machine.cmdline = CommandLine::default().value("tag", &machine.shares[0].tag);
@@ -197,7 +227,7 @@ impl Options {
         Ok(Self {
             task,
             machine,
-            seed,
+            tests,
         })
     }
 }
@@ -323,6 +353,15 @@ mod tests {
             parse(&["--share=/a"]).unwrap().machine.console,
             Console::Terminal
         );
+    }
+
+    #[test]
+    fn a_kernel_a_share_or_a_word_of_the_users_own_is_tested_without_the_tree() {
+        let own = |words: &[&str]| parse(words).unwrap().tests.own;
+        assert!(!own(&["test"]));
+        assert!(own(&["test", "--share=/a"]));
+        assert!(own(&["test", "--kernel=k"]));
+        assert!(own(&["test", "--only=stat"]));
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! The test suite in the guest, and the host's part in it.
 //!
-//! Three things make the verdict, and none is enough alone: the last line of the kernel's table
-//! (`N passed, N failed`), its exit status, and the host's own look at the files. The last means:
+//! Three things make the verdict, and none is enough alone: the kernel's table of tests, whole to its
+//! last line; its exit status; and the host's own look at the files. The last means:
 //! after each round of changes (see `virtio-fs-manifest`) the guest's manifest must be the host's;
 //! and what the guest changed must be what the same changes make of a plain directory on the host.
 
+mod table;
 mod tree;
 
-use crate::{CommandLine, Console, Error, HostFs, Machine, Running, running::Outcome};
+pub use table::Table;
+
+use crate::{CommandLine, Console, Error, HostFs, Machine, Report, Running, tap};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -25,29 +28,6 @@ pub struct Suite {
     pub seed: u64,
     /// Rounds of changes.
     pub rounds: u32,
-}
-
-/// What the suite found.
-#[derive(Debug, Default)]
-struct Tally {
-    passed: u32,
-    failed: u32,
-}
-
-impl Tally {
-    /// Counts one comparison, and prints its line.
-    fn count(&mut self, name: &str, result: Result<(), String>) {
-        match result {
-            Ok(()) => {
-                self.passed += 1;
-                println!("host: {name}: ok");
-            }
-            Err(why) => {
-                self.failed += 1;
-                println!("host: {name}: FAILED\n{why}");
-            }
-        }
-    }
 }
 
 /// A folder that is removed with the value.
@@ -77,12 +57,12 @@ impl Suite {
     /// of the host's is certain to be seen only after it.
     const STALE: Duration = Duration::from_millis(1100);
 
-    /// Runs it. Prints what happens, and `N passed, N failed` as the last line. `started` gets the
-    /// running machine before anything is waited for, so that signals can be tied to it.
+    /// Runs it, and prints what happens. `started` gets the running machine before anything is waited
+    /// for, so that signals can be tied to it.
     ///
     /// # Errors
-    /// What kept it from running, or [`Error::Tests`].
-    pub fn run(mut self, started: impl FnOnce(&Running)) -> Result<(), Error> {
+    /// What kept it from running.
+    pub fn run(mut self, started: impl FnOnce(&Running)) -> Result<Report, Error> {
         let target = self.machine.tools.target.clone();
         sweep(&target.join("test"));
         let (share, mirror) = (
@@ -107,24 +87,14 @@ impl Suite {
         let mut running = self.machine.start()?;
         started(&running);
 
-        let mut tally = Tally::default();
-        self.rounds(&mut running, &share.0, &mirror.0, &mut tally);
-        let outcome = running.wait();
-        println!(
-            "host: the guest ran for {:.1} s",
-            outcome.duration.as_secs_f32()
-        );
-        verdict(&outcome, &mut tally);
-        println!("{} passed, {} failed", tally.passed, tally.failed);
-        if tally.failed == 0 {
-            Ok(())
-        } else {
-            Err(Error::Tests(format!("{} tests failed", tally.failed)))
-        }
+        let mut report = Report::default();
+        self.rounds(&mut running, &share.0, &mirror.0, &mut report);
+        finish(running, &mut report);
+        Ok(report)
     }
 
     /// Takes turns with the guest; at the first round that it does not reach, the rest is off.
-    fn rounds(&self, running: &mut Running, share: &Path, mirror: &Path, tally: &mut Tally) {
+    fn rounds(&self, running: &mut Running, share: &Path, mirror: &Path, report: &mut Report) {
         let (mut ours, mut at) = (HostFs::new(share), 0);
         let (mut copy, mut churn) = (HostFs::new(mirror), Churn::new(self.seed));
         let mut next: Option<Vec<Op>> = None;
@@ -132,7 +102,7 @@ impl Suite {
             match running.wait_for(&format!("manifest: round {round}"), at, Self::ROUND) {
                 Ok(after) => at = after,
                 Err(error) => {
-                    return tally.count(&format!("round {round}"), Err(error.to_string()));
+                    return report.host(&format!("round {round}"), Err(error.to_string()));
                 }
             }
             let name = match turn(round) {
@@ -145,12 +115,12 @@ impl Suite {
                 .map_err(|e| e.to_string());
             let same =
                 guest.and_then(|guest| same(&guest, &manifest(&mut ours, scope)?, "guest", "host"));
-            tally.count(&name, same);
+            report.host(&name, same);
             if let (Turn::Guest, Some(ops)) = (turn(round), next.take()) {
                 let expected = change(&mut copy, &ops)
                     .and_then(|()| manifest(&mut copy, Scope::Churn))
                     .and_then(|copy| same_tree(&mut ours, &copy));
-                tally.count(
+                report.host(
                     &format!("round {round}, against a plain directory"),
                     expected,
                 );
@@ -160,7 +130,7 @@ impl Suite {
                 if turn(round + 1) == Turn::Host {
                     let done = change(&mut ours, &ops).and_then(|()| change(&mut copy, &ops));
                     if let Err(why) = done {
-                        return tally.count("changes by the host", Err(why));
+                        return report.host("changes by the host", Err(why));
                     }
                     thread::sleep(Self::STALE);
                 } else {
@@ -170,6 +140,17 @@ impl Suite {
             running.send(b"go\n");
         }
     }
+}
+
+/// Waits for the end of a guest that runs a table of tests, and judges it.
+fn finish(running: Running, report: &mut Report) {
+    let outcome = running.wait();
+    println!(
+        "host: the guest ran for {:.1} s",
+        outcome.duration.as_secs_f32()
+    );
+    let status = outcome.status.map_err(|error| error.to_string());
+    tap::judge(&outcome.serial, status, report);
 }
 
 /// Removes what runs that were killed have left.
@@ -183,32 +164,6 @@ fn sweep(dir: &Path) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
-}
-
-/// What the guest said at its end, against its status.
-fn verdict(outcome: &Outcome, tally: &mut Tally) {
-    let sums = |line: &str| {
-        let (passed, failed) = line.strip_suffix(" failed")?.split_once(" passed, ")?;
-        Some((passed.parse::<u32>().ok()?, failed.parse::<u32>().ok()?))
-    };
-    let table = outcome.serial.lines().rev().find_map(sums);
-    if let Some((passed, failed)) = table {
-        tally.passed += passed;
-        tally.failed += failed;
-    }
-    let end = match (&outcome.status, table) {
-        (Err(error), _) => Err(error.to_string()),
-        (Ok(status), None) => Err(format!(
-            "status {status}, but no line \"N passed, N failed\" from the guest"
-        )),
-        (Ok(0), Some((0, _))) => Err("the guest ran no test".into()),
-        (Ok(0), Some((_, 0))) => Ok(()),
-        (Ok(status), Some((_, failed))) if *status != 0 && failed != 0 => Ok(()),
-        (Ok(status), Some((_, failed))) => Err(format!(
-            "status {status} does not fit {failed} failed tests"
-        )),
-    };
-    tally.count("the guest's last line and its status", end);
 }
 
 fn change(fs: &mut HostFs, ops: &[Op]) -> Result<(), String> {
