@@ -30,7 +30,7 @@
 //! |---|---|---|---|
 //! | 1 | position of a descriptor ([`sync::SleepLock`]), then the layout of a file ([`sync::SleepRwLock`]) | one call | no |
 //! | 2 | a shard of the dentry cache, then of the inode table | a look-up | no |
-//! | 3 | an inode's attributes, then its rarely used parts | a few fields | no |
+//! | 3 | an inode's rarely used parts, then its attributes, which readers see without a lock | a few fields | no |
 //! | 4 | arguments of a request slot | encoding | no |
 //! | 5 | ring of a queue ([`sync::HandoffLock`]) | adding, reaping | tried |
 //! | 6 | line for slots ([`sync::HandoffLock`]) | a list | tried |

@@ -6,6 +6,7 @@
 //! the access list is fetched, kept for as long as the attributes hold, and
 //! asked.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -13,11 +14,13 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::Inode;
+use super::attr_cache::{AclState, Stale, Stamp};
+use super::moment::Moment;
 use super::perm::Access;
 use crate::errno::Errno;
 use crate::error::Result;
 use crate::platform::Platform;
-use crate::wire::{InitFlags, Malformed, XattrName};
+use crate::wire::{Malformed, XattrName};
 
 /// Name of the list that is checked.
 pub(super) const ACCESS: &[u8] = b"system.posix_acl_access";
@@ -142,20 +145,45 @@ impl<P: Platform> Inode<P> {
     /// # Errors
     ///
     /// EIO for a list that makes no sense, and the server's.
-    pub(super) fn acl(&self) -> Result<Option<Arc<Acl>>> {
-        if !self.fs.conn.limits().has(InitFlags::POSIX_ACL) {
+    pub(super) fn acl(&self, now: Moment) -> Result<Option<Arc<Acl>>> {
+        if !self.fs.posix_acl {
             return Ok(None);
         }
-        let stamp = {
-            let cache = self.attr.read();
-            if let Some(acl) = cache.acl(self.fs.now()) {
-                return Ok(acl);
+        let cache = self.attr.read();
+        if cache.valid(now, Stale::MODE) {
+            let kept = || self.extra.read().as_ref()?.acl.clone();
+            match cache.acl {
+                AclState::None => return Ok(None),
+                AclState::Kept => {
+                    if let Some(acl) = kept() {
+                        return Ok(Some(acl));
+                    }
+                }
+                AclState::Unknown => {}
             }
-            cache.stamp()
-        };
+        }
         let acl = self.fetch_acl()?.map(Arc::new);
-        self.attr.write().keep_acl(stamp, acl.clone());
+        self.keep_acl(cache.stamp(), acl.clone());
         Ok(acl)
+    }
+
+    /// Keeps a list that was asked for at `stamp`, unless something changed since.
+    fn keep_acl(&self, stamp: Stamp, acl: Option<Arc<Acl>>) {
+        let state = match acl {
+            Some(_) => AclState::Kept,
+            None => AclState::None,
+        };
+        let mut extra = self.extra.write();
+        let current = self.attr.update(|cache| {
+            let current = cache.stamp() == stamp;
+            if current {
+                cache.acl = state;
+            }
+            current
+        });
+        if current && acl.is_some() {
+            extra.get_or_insert_with(Box::default).acl = acl;
+        }
     }
 
     fn fetch_acl(&self) -> Result<Option<Acl>> {

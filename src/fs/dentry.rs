@@ -9,15 +9,15 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hasher};
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicBool, AtomicU64};
-use core::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
 use super::Inode;
 use super::inode::Place;
+use super::moment::Moment;
 use crate::platform::Platform;
 use crate::sync::SpinRwLock;
 use crate::wire::Name;
@@ -39,9 +39,21 @@ pub(super) enum Lookup<P: Platform> {
 struct Dentry<P: Platform> {
     place: Arc<Place<P>>,
     inode: Option<Arc<Inode<P>>>,
-    /// Nanoseconds on the platform's clock.
-    valid_until: AtomicU64,
-    used: AtomicBool,
+    /// Until when it is valid, and [`USED`].
+    state: AtomicU64,
+}
+
+/// The name was used since the hand came by.
+const USED: u64 = 1 << 63;
+
+impl<P: Platform> Dentry<P> {
+    fn valid_until(&self) -> Moment {
+        Moment::from_bits(self.state.load(Relaxed) & !USED)
+    }
+
+    fn expire(&self) {
+        self.state.fetch_and(USED, Relaxed);
+    }
 }
 
 struct Shard<P: Platform> {
@@ -52,8 +64,13 @@ struct Shard<P: Platform> {
     hand: usize,
 }
 
+/// On cache lines of its own, so that hits on one shard do not slow those on
+/// another down.
+#[repr(align(64))]
+struct Aligned<P: Platform>(SpinRwLock<Shard<P>>);
+
 pub(super) struct DentryCache<P: Platform> {
-    shards: [SpinRwLock<Shard<P>>; SHARDS],
+    shards: [Aligned<P>; SHARDS],
     hasher: FixedState,
     /// Entries that one shard may hold.
     bound: usize,
@@ -90,13 +107,13 @@ impl<P: Platform> DentryCache<P> {
             hand: 0,
         };
         Self {
-            shards: core::array::from_fn(|_| SpinRwLock::new(shard())),
+            shards: core::array::from_fn(|_| Aligned(SpinRwLock::new(shard()))),
             hasher: FixedState::with_seed(seed),
             bound: (max / SHARDS).max(1),
         }
     }
 
-    fn hash(&self, parent: &Inode<P>, name: &Name) -> u64 {
+    fn hash(&self, parent: &Inode<P>, name: &[u8]) -> u64 {
         let mut hasher = self.hasher.build_hasher();
         // The parent is pinned by every entry below it, so its address is its
         // name for as long as that matters.
@@ -106,21 +123,23 @@ impl<P: Platform> DentryCache<P> {
     }
 
     fn shard(&self, hash: u64) -> &SpinRwLock<Shard<P>> {
-        &self.shards[(hash >> 32) as usize % SHARDS]
+        &self.shards[(hash >> 32) as usize % SHARDS].0
     }
 
-    /// Looks `name` in `parent` up. Sends nothing, allocates nothing.
-    pub(super) fn get(&self, parent: &Inode<P>, name: &Name, now: Duration) -> Lookup<P> {
+    /// Looks `name` in `parent` up: any bytes, for only legal names are found.
+    /// Sends nothing, allocates nothing.
+    pub(super) fn get(&self, parent: &Inode<P>, name: &[u8], now: Moment) -> Lookup<P> {
         let hash = self.hash(parent, name);
         let shard = self.shard(hash).read();
         let Some(dentry) = shard.find(hash, parent, name) else {
             return Lookup::Unknown;
         };
-        if dentry.valid_until.load(Relaxed) <= now.as_nanos() as u64 {
+        let state = dentry.state.load(Relaxed);
+        if Moment::from_bits(state & !USED) <= now {
             return Lookup::Expired(dentry.place.clone());
         }
-        if !dentry.used.load(Relaxed) {
-            dentry.used.store(true, Relaxed);
+        if state & USED == 0 {
+            dentry.state.fetch_or(USED, Relaxed);
         }
         dentry.inode.clone().map_or(Lookup::Absent, Lookup::Found)
     }
@@ -135,13 +154,12 @@ impl<P: Platform> DentryCache<P> {
         &self,
         place: Arc<Place<P>>,
         inode: Option<Arc<Inode<P>>>,
-        valid_until: Duration,
+        valid_until: Moment,
         version: u32,
     ) -> Gone<P> {
         let hash = self.hash(&place.parent, &place.name);
         let mut guard = self.shard(hash).write();
         let shard = &mut *guard;
-        let valid_until = AtomicU64::new(valid_until.as_nanos() as u64);
         let old = shard.position(hash, &place.parent, &place.name);
         if place.parent.names_version() != version {
             let old = old.and_then(|at| shard.take(hash, at));
@@ -151,8 +169,7 @@ impl<P: Platform> DentryCache<P> {
         let dentry = Dentry {
             place,
             inode,
-            valid_until,
-            used: AtomicBool::new(true),
+            state: AtomicU64::new(valid_until.to_bits() | USED),
         };
         if let Some(at) = old {
             let old = shard.entries[at as usize].replace(dentry);
@@ -166,6 +183,7 @@ impl<P: Platform> DentryCache<P> {
         let at = match shard.free.pop() {
             Some(at) => at,
             None => {
+                shard.grow();
                 shard.entries.push(None);
                 (shard.entries.len() - 1) as u32
             }
@@ -200,27 +218,27 @@ impl<P: Platform> DentryCache<P> {
     pub(super) fn expire(&self, parent: &Inode<P>, name: &Name) {
         let hash = self.hash(parent, name);
         if let Some(dentry) = self.shard(hash).read().find(hash, parent, name) {
-            dentry.valid_until.store(0, Relaxed);
+            dentry.expire();
         }
     }
 
     /// Makes every name be asked for again.
     pub(super) fn expire_all(&self) {
         for shard in &self.shards {
-            for dentry in shard.read().entries.iter().flatten() {
-                dentry.valid_until.store(0, Relaxed);
+            for dentry in shard.0.read().entries.iter().flatten() {
+                dentry.expire();
             }
         }
     }
 
     /// Returns until when `name` in `parent` is known, if it stands for an inode.
-    pub(super) fn valid_until(&self, parent: &Inode<P>, name: &Name) -> Option<Duration> {
+    pub(super) fn valid_until(&self, parent: &Inode<P>, name: &Name) -> Option<Moment> {
         let hash = self.hash(parent, name);
         let shard = self.shard(hash).read();
         let dentry = shard
             .find(hash, parent, name)
             .filter(|d| d.inode.is_some())?;
-        Some(Duration::from_nanos(dentry.valid_until.load(Relaxed)))
+        Some(dentry.valid_until())
     }
 
     /// Returns the inode that `name` in `parent` last stood for, valid or not.
@@ -237,7 +255,7 @@ impl<P: Platform> DentryCache<P> {
     pub(super) fn len(&self) -> usize {
         self.shards
             .iter()
-            .map(|shard| shard.read().index.len())
+            .map(|shard| shard.0.read().index.len())
             .sum()
     }
 
@@ -248,6 +266,7 @@ impl<P: Platform> DentryCache<P> {
         for shard in &self.shards {
             while dropped < count {
                 let evicted = shard
+                    .0
                     .write()
                     .evict(|d| self.hash(&d.place.parent, &d.place.name));
                 if evicted.is_none() {
@@ -261,17 +280,24 @@ impl<P: Platform> DentryCache<P> {
 }
 
 impl<P: Platform> Shard<P> {
-    fn position(&self, hash: u64, parent: &Inode<P>, name: &Name) -> Option<u32> {
+    /// Makes room for one more entry: an eighth more than there are, where a
+    /// vector by itself would double and leave half of it empty.
+    fn grow(&mut self) {
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact((self.entries.len() / 8).max(8));
+        }
+    }
+
+    fn position(&self, hash: u64, parent: &Inode<P>, name: &[u8]) -> Option<u32> {
         let same = |&at: &u32| {
             self.entries[at as usize].as_ref().is_some_and(|d| {
-                core::ptr::eq(&*d.place.parent, parent)
-                    && d.place.name.as_bytes() == name.as_bytes()
+                core::ptr::eq(&*d.place.parent, parent) && d.place.name.as_bytes() == name
             })
         };
         self.index.find(hash, same).copied()
     }
 
-    fn find(&self, hash: u64, parent: &Inode<P>, name: &Name) -> Option<&Dentry<P>> {
+    fn find(&self, hash: u64, parent: &Inode<P>, name: &[u8]) -> Option<&Dentry<P>> {
         self.entries[self.position(hash, parent, name)? as usize].as_ref()
     }
 
@@ -290,7 +316,7 @@ impl<P: Platform> Shard<P> {
             let at = self.hand;
             self.hand = (self.hand + 1) % self.entries.len();
             if let Some(dentry) = &self.entries[at]
-                && !dentry.used.swap(false, Relaxed)
+                && dentry.state.fetch_and(!USED, Relaxed) & USED == 0
             {
                 let hash = hash(dentry);
                 return self.take(hash, at as u32);

@@ -149,7 +149,7 @@ impl<P: Platform> Inode<P> {
 
     /// Returns the entries if they are kept and nothing changed since.
     fn cached_dir(&self) -> Option<Arc<DirCache>> {
-        let cache = self.extra.lock().as_ref()?.dir.clone()?;
+        let cache = self.extra.read().as_ref()?.dir.clone()?;
         let valid = cache.version == self.names_version()
             && self
                 .cached_attr(super::attr::Stale::TIMES | super::attr::Stale::SIZE)

@@ -88,7 +88,7 @@ impl<P: Platform> Inode<P> {
             && shareable(flags)
             && let Some(handle) = self
                 .extra
-                .lock()
+                .read()
                 .as_ref()
                 .and_then(|extra| extra.handles.get(flags))
         {

@@ -11,6 +11,7 @@ use super::attr::AttrCache;
 use super::dentry::DentryCache;
 use super::inode::Place;
 use super::lock::Locks;
+use super::moment::Moment;
 use super::nosys::Lacking;
 use super::options::MountOptions;
 use super::poll::Pollers;
@@ -47,10 +48,19 @@ pub struct FileSystem<P: Platform> {
     /// The last time that a name of an unknown file was removed: of any file with
     /// several names, perhaps.
     unknown_unlink: AtomicU64,
+    /// Access control lists were negotiated: permission checks ask for them.
+    pub(super) posix_acl: bool,
     /// Held while a directory that is known already is put in its place.
     places: SpinLock<()>,
     /// The mount is gone: names are not kept any more.
     ended: AtomicBool,
+}
+
+/// Who asks, and when: found out once for all steps of a walk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    pub(super) caller: Caller,
+    pub(super) now: Moment,
 }
 
 /// When a question was asked, to be compared with what changed meanwhile.
@@ -65,6 +75,7 @@ impl<P: Platform> FileSystem<P> {
             inodes: InodeTable::new(seed ^ 0x5bd1_e995),
             next_device: AtomicU64::new(options.device + 1),
             dax: Dax::new(&conn, options.dax_costs),
+            posix_acl: conn.limits().has(InitFlags::POSIX_ACL),
             conn,
             options,
             lacking: Lacking::default(),
@@ -159,9 +170,25 @@ impl<P: Platform> FileSystem<P> {
         self.attr_version.fetch_add(1, AcqRel) + 1
     }
 
+    pub(super) fn moment(&self) -> Moment {
+        Moment::new(self.now())
+    }
+
+    /// Returns who asks, and when.
+    pub(super) fn asker(&self) -> Asker {
+        Asker {
+            caller: if self.options.default_permissions {
+                self.caller()
+            } else {
+                Caller::ROOT
+            },
+            now: self.moment(),
+        }
+    }
+
     /// Until when attributes are valid that the server gave this lifetime.
-    pub(super) fn attr_until(&self, ttl: Duration) -> Duration {
-        self.now().saturating_add(self.options.cache.ttl(ttl))
+    pub(super) fn attr_until(&self, ttl: Duration) -> Moment {
+        self.moment().after(self.options.cache.ttl(ttl))
     }
 
     /// Refuses changes on a read-only mount.
@@ -253,7 +280,7 @@ impl<P: Platform> FileSystem<P> {
         self: &Arc<Self>,
         entry: &Entry,
         attr: Attr,
-        until: Duration,
+        until: Moment,
         asked: Asked,
         parent_device: u64,
         same: impl Fn(&Inode<P>) -> bool,
@@ -265,7 +292,7 @@ impl<P: Platform> FileSystem<P> {
         }
         let device = self.device_of(&attr, parent_device);
         let raced = asked.0 < self.evicted_version.load(Acquire);
-        let lifetime = if raced { Duration::ZERO } else { until };
+        let lifetime = if raced { Moment::PAST } else { until };
         let cache = AttrCache::new(attr, lifetime, asked);
         let inode = Arc::new(Inode::new(
             self.clone(),
@@ -344,7 +371,7 @@ impl<P: Platform> FileSystem<P> {
             drop(self.dentries.remove(&place.parent, &place.name));
             return;
         }
-        let until = self.now().saturating_add(ttl);
+        let until = self.moment().after(ttl);
         let inserted = place.clone();
         if self
             .dentries

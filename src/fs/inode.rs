@@ -6,7 +6,9 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use super::FileSystem;
+use super::acl::Acl;
 use super::attr::AttrCache;
+use super::attr_cache::AttrCell;
 use super::dir::DirCache;
 use super::handle::SharedHandles;
 use crate::dax::Owner;
@@ -33,9 +35,9 @@ pub struct Inode<P: Platform> {
     device: u64,
     /// What the server counts of us: given back when the inode goes.
     lookups: AtomicU64,
-    pub(super) attr: SpinRwLock<AttrCache>,
+    pub(super) attr: AttrCell,
     place: SpinLock<Option<Arc<Place<P>>>>,
-    pub(super) extra: SpinLock<Option<Box<Extra<P>>>>,
+    pub(super) extra: SpinRwLock<Option<Box<Extra<P>>>>,
     /// What the DAX window knows of the file, if it uses it.
     pub(super) owner: Option<Box<Owner<P>>>,
 }
@@ -53,6 +55,8 @@ pub(super) struct Extra<P: Platform> {
     pub(super) target: Option<Arc<[u8]>>,
     /// Entries of a directory.
     pub(super) dir: Option<Arc<DirCache>>,
+    /// The access control list, where the attributes say that it is kept here.
+    pub(super) acl: Option<Arc<Acl>>,
     /// Handles that opens share.
     pub(super) handles: SharedHandles<P>,
 }
@@ -62,6 +66,7 @@ impl<P: Platform> Default for Extra<P> {
         Self {
             target: None,
             dir: None,
+            acl: None,
             handles: SharedHandles::default(),
         }
     }
@@ -99,9 +104,9 @@ impl<P: Platform> Inode<P> {
             names: AtomicU32::new(0),
             device,
             lookups: AtomicU64::new(0),
-            attr: SpinRwLock::new(attr),
+            attr: AttrCell::new(&attr),
             place: SpinLock::new(None),
-            extra: SpinLock::new(None),
+            extra: SpinRwLock::new(None),
             owner,
         }
     }
@@ -126,6 +131,10 @@ impl<P: Platform> Inode<P> {
         self.kind == FileType::Directory
     }
 
+    pub(super) fn is_link(&self) -> bool {
+        self.kind == FileType::Symlink
+    }
+
     /// Returns the number of its file system, for `st_dev`. Submounts have
     /// numbers of their own.
     pub fn device(&self) -> u64 {
@@ -144,6 +153,12 @@ impl<P: Platform> Inode<P> {
         } else {
             Err(Error::new(Errno::EIO, Origin::Protocol))
         }
+    }
+
+    /// Returns whether names may be looked up in it: a directory, neither bad nor
+    /// removed.
+    pub(super) fn is_living_dir(&self) -> bool {
+        self.is_dir() && self.flags.load(Acquire) & (BAD | DEAD) == 0
     }
 
     /// Refuses what is not a directory, or bad.
@@ -235,7 +250,7 @@ impl<P: Platform> Inode<P> {
     /// from before.
     pub(super) fn names_outdated(&self) -> u32 {
         let before = self.names.fetch_add(1, Release);
-        if let Some(extra) = &mut *self.extra.lock() {
+        if let Some(extra) = &mut *self.extra.write() {
             extra.dir = None;
         }
         self.attr_changed(super::attr::Stale::DIRECTORY);
@@ -281,7 +296,7 @@ impl<P: Platform> Inode<P> {
     }
 
     pub(super) fn with_extra<R>(&self, f: impl FnOnce(&mut Extra<P>) -> R) -> R {
-        f(self.extra.lock().get_or_insert_with(Box::default))
+        f(self.extra.write().get_or_insert_with(Box::default))
     }
 }
 

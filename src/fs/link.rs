@@ -26,7 +26,7 @@ impl<P: Platform> Inode<P> {
         let fs = &self.fs;
         if let Some(target) = self
             .extra
-            .lock()
+            .read()
             .as_ref()
             .and_then(|extra| extra.target.clone())
         {

@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use super::dentry::Lookup;
 use super::filesystem::Asked;
 use super::inode::Place;
+use super::moment::Moment;
 use super::perm::Access;
 use super::{Inode, Metadata};
 use crate::errno::Errno;
@@ -54,14 +55,24 @@ impl<P: Platform> Inode<P> {
         self.check_dir()?;
         self.permission(Access::EXEC)?;
         let (inode, asked) = self.find_name(self.name(name)?)?;
-        let metadata = match asked.and_then(|asked| inode.attr_since(asked)) {
-            Some(attr) => Metadata {
-                device: inode.device(),
-                attr,
-            },
-            None => inode.metadata()?,
-        };
+        let metadata = inode.metadata_since(asked, self.fs.moment())?;
         Ok((inode, metadata))
+    }
+
+    /// Returns the attributes of an inode that was just looked up: those that the
+    /// answer brought, if the server was asked, or what is valid at `now`.
+    pub(super) fn metadata_since(
+        self: &Arc<Self>,
+        asked: Option<Asked>,
+        now: Moment,
+    ) -> Result<Metadata> {
+        match asked.and_then(|asked| self.attr_since(asked)) {
+            Some(attr) => Ok(Metadata {
+                device: self.device(),
+                attr,
+            }),
+            None => self.metadata_at(now),
+        }
     }
 
     /// As [`lookup`](Self::lookup), of a checked name, without permission.
@@ -71,10 +82,10 @@ impl<P: Platform> Inode<P> {
 
     /// Finds a name, and says since when its attributes are known if the server
     /// was asked.
-    fn find_name(self: &Arc<Self>, name: &Name) -> Result<(Arc<Self>, Option<Asked>)> {
+    pub(super) fn find_name(self: &Arc<Self>, name: &Name) -> Result<(Arc<Self>, Option<Asked>)> {
         self.check_alive()?;
         self.advise_plus();
-        let place = match self.fs.dentries.get(self, name, self.fs.now()) {
+        let place = match self.fs.dentries.get(self, name, self.fs.moment()) {
             Lookup::Found(inode) if !inode.is_bad() => {
                 self.fs.counters().dentry_hits.add(1);
                 return Ok((inode, None));

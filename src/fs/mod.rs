@@ -27,12 +27,13 @@
 //! requests: see [`SleepRwLock`](crate::sync::SleepRwLock). All others are spin
 //! locks, held for short sections without a request. In this order:
 //! a shard of the dentry cache; a shard of the inode table; an inode's
-//! attributes; an inode's rarely used parts; then those of the
-//! [connection](crate::conn). References are dropped outside of them, because
+//! rarely used parts; an inode's attributes, which are read without a lock; then
+//! those of the [connection](crate::conn). References are dropped outside of them, because
 //! dropping an inode takes locks of its own.
 
 mod acl;
 mod attr;
+mod attr_cache;
 mod calls;
 mod create;
 mod dax;
@@ -51,6 +52,7 @@ mod link;
 mod lock;
 mod lock_table;
 mod lookup;
+mod moment;
 mod mount;
 mod nosys;
 mod notified;
@@ -60,13 +62,14 @@ mod perm;
 mod poll;
 mod process;
 mod remove;
+mod setattr;
 mod space;
 mod statx;
 mod table;
 mod walk;
 mod xattr;
 
-pub use attr::{Changes, Metadata, SetTime};
+pub use attr::Metadata;
 pub use dir::{Dir, DirEntry};
 pub use fault::{Fault, PageUse, PinnedPage, Run};
 pub use file::{Durable, File};
@@ -78,5 +81,6 @@ pub use mount::Mount;
 pub use options::{CachePolicy, FlushPolicy, MountOptions};
 pub use perm::Access;
 pub use process::{At, Fd, Process, Symlinks};
+pub use setattr::{Changes, SetTime};
 pub use statx::Statx;
 pub use walk::{LINK_MAX, PATH_MAX};

@@ -4,6 +4,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::ends::{check_rename_ends, new_in, refuse_existing, refuse_slash};
+use super::walk::Arrival;
 use super::{Access, At, Changes, Inode, Metadata, Process, Symlinks};
 use crate::errno::Errno;
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ impl<P: Platform> Process<P> {
     ///
     /// Those of stat(2).
     pub fn stat(&self, at: At, path: &[u8], symlinks: Symlinks) -> Result<Metadata> {
-        self.with_inode(at, path, symlinks, Inode::metadata)
+        self.with_arrival(at, path, symlinks, Arrival::metadata)
     }
 
     /// Changes attributes of a file: chmod(2), chown(2), truncate(2),
@@ -198,7 +199,7 @@ impl<P: Platform> Process<P> {
             inode.access(Access::EXEC)?;
             Ok(inode.clone())
         })?;
-        let old = core::mem::replace(&mut *self.cwd.lock(), dir);
+        let old = core::mem::replace(&mut *self.cwd.write(), dir);
         drop(old);
         Ok(())
     }
@@ -209,7 +210,7 @@ impl<P: Platform> Process<P> {
     ///
     /// ENAMETOOLONG.
     pub fn getcwd(&self) -> Result<Vec<u8>> {
-        self.path_of(&self.cwd.lock().clone())
+        self.path_of(&self.cwd.read().clone())
     }
 
     /// Returns a path from the root to an inode, as it was last seen. Sends

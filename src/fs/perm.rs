@@ -9,11 +9,13 @@ use alloc::sync::Arc;
 
 use bitflags::bitflags;
 
+use super::attr_cache::{AclState, Rights};
+use super::filesystem::Asker;
 use super::{Changes, Inode, SetTime};
 use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::platform::{Caller, Capabilities, Platform};
-use crate::wire::{self, AccessMask, Attr, FileType, Mode, Opcode};
+use crate::wire::{self, AccessMask, FileType, Mode, Opcode};
 
 bitflags! {
     /// What somebody wants to do with a file.
@@ -26,6 +28,15 @@ bitflags! {
         /// Read its content.
         const READ = 4;
     }
+}
+
+/// What mode bits and capabilities say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Allowed,
+    Refused,
+    /// This, unless there is an access control list.
+    Unless(bool),
 }
 
 const EPERM: Error = Error::caller(Errno::EPERM);
@@ -51,52 +62,84 @@ impl<P: Platform> Inode<P> {
         if !self.fs.options.default_permissions {
             return Ok(());
         }
-        let caller = self.fs.caller();
-        let attr = self.permission_attr()?;
-        if self.allows(&attr, &caller, wanted)? {
+        let asker = self.fs.asker();
+        let rights = self.rights(asker.now)?;
+        if self.allows(&rights, &asker, wanted)? {
             return Ok(());
         }
         // They may have changed on the host: the refusal must be up to date.
-        let attr = self.fetch_attr(None)?;
-        if self.allows(&attr, &caller, wanted)? {
+        self.fetch_attr(None)?;
+        if self.allows(&self.last_rights(), &asker, wanted)? {
             Ok(())
         } else {
             Err(EACCES)
         }
     }
 
+    /// Returns whether names of this directory may be looked up, as far as what
+    /// is known and valid tells. If not, [`permission`](Self::permission) finds
+    /// out. Sends nothing, takes no lock.
+    pub(super) fn surely_searchable(&self, asker: &Asker) -> bool {
+        if !self.fs.options.default_permissions {
+            return true;
+        }
+        self.attr.rights(asker.now).is_some_and(|rights| {
+            let verdict = self.by_mode(&rights, &asker.caller, Access::EXEC);
+            match verdict {
+                Verdict::Allowed => true,
+                Verdict::Unless(otherwise) => rights.acl == AclState::None && otherwise,
+                Verdict::Refused => false,
+            }
+        })
+    }
+
     /// Asks capabilities before an access control list, which may have to be
     /// fetched.
-    fn allows(&self, attr: &Attr, caller: &Caller, wanted: Access) -> Result<bool> {
-        let mode = attr.mode.permissions();
+    fn allows(&self, rights: &Rights, asker: &Asker, wanted: Access) -> Result<bool> {
+        let caller = &asker.caller;
+        match self.by_mode(rights, caller, wanted) {
+            Verdict::Allowed => Ok(true),
+            Verdict::Refused => Ok(false),
+            Verdict::Unless(otherwise) => {
+                let belongs = |gid| caller.gid == gid || self.fs.platform().in_group(gid);
+                Ok(self.acl(asker.now)?.map_or(otherwise, |acl| {
+                    acl.allows(wanted, caller.uid, rights.gid, belongs)
+                }))
+            }
+        }
+    }
+
+    fn by_mode(&self, rights: &Rights, caller: &Caller, wanted: Access) -> Verdict {
+        let mode = rights.mode.permissions();
         let class = |shift: u32| Access::from_bits_truncate(mode >> shift).contains(wanted);
-        if caller.uid == attr.uid && class(6) || self.overrides(attr, caller, wanted) {
-            return Ok(true);
+        let owner = caller.uid == rights.uid;
+        if owner && class(6) || self.overrides(rights.mode, caller, wanted) {
+            return Verdict::Allowed;
         }
-        if caller.uid == attr.uid {
-            return Ok(false);
+        if owner {
+            return Verdict::Refused;
         }
-        let belongs = |gid| caller.gid == gid || self.fs.platform().in_group(gid);
+        let belongs = caller.gid == rights.gid || self.fs.platform().in_group(rights.gid);
+        let allowed = class(if belongs { 3 } else { 0 });
         // The group bits are the list's mask: without any it grants nothing but
         // what the bits for others do, and those only to whom it does not name.
-        if (mode & 0o070 != 0 || class(0))
-            && let Some(acl) = self.acl()?
-        {
-            return Ok(acl.allows(wanted, caller.uid, attr.gid, belongs));
+        match allowed {
+            _ if self.fs.posix_acl && (mode & 0o070 != 0 || class(0)) => Verdict::Unless(allowed),
+            true => Verdict::Allowed,
+            false => Verdict::Refused,
         }
-        Ok(class(if belongs(attr.gid) { 3 } else { 0 }))
     }
 
     /// Returns whether a capability stands in for the permission.
-    fn overrides(&self, attr: &Attr, caller: &Caller, wanted: Access) -> bool {
+    fn overrides(&self, mode: Mode, caller: &Caller, wanted: Access) -> bool {
         let has = |c| caller.capabilities.contains(c);
         let searchable = Access::READ | Access::EXEC;
-        if attr.mode.is_dir() {
+        if mode.is_dir() {
             return has(Capabilities::DAC_OVERRIDE)
                 || has(Capabilities::DAC_READ_SEARCH) && searchable.contains(wanted);
         }
         // Nobody executes what nobody may execute.
-        if wanted.contains(Access::EXEC) && attr.mode.permissions() & 0o111 == 0 {
+        if wanted.contains(Access::EXEC) && mode.permissions() & 0o111 == 0 {
             return false;
         }
         has(Capabilities::DAC_OVERRIDE)

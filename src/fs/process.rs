@@ -9,12 +9,12 @@ use alloc::vec::Vec;
 
 use super::description::Description;
 use super::file::Durable;
-use super::walk::{Last, Parent, Trust, Walk};
+use super::walk::{Arrival, Last, Parent, Trust, Walk};
 use super::{Changes, File, Inode, Metadata, Mount};
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::Platform;
-use crate::sync::SpinLock;
+use crate::sync::SpinRwLock;
 use crate::wire::{FileType, LockOwner, OpenFlags};
 
 /// Descriptors that one process may have.
@@ -47,8 +47,8 @@ pub enum Symlinks {
 /// All calls take `&self` and may be made from several threads.
 pub struct Process<P: Platform> {
     pub(super) root: Arc<Inode<P>>,
-    pub(super) cwd: SpinLock<Arc<Inode<P>>>,
-    files: SpinLock<Vec<Option<Arc<Description<P>>>>>,
+    pub(super) cwd: SpinRwLock<Arc<Inode<P>>>,
+    files: SpinRwLock<Vec<Option<Arc<Description<P>>>>>,
     pub(super) owner: LockOwner,
 }
 
@@ -58,9 +58,9 @@ impl<P: Platform> Process<P> {
         let root = mount.root().clone();
         let owner = super::lock::new_owner();
         Self {
-            cwd: SpinLock::new(root.clone()),
+            cwd: SpinRwLock::new(root.clone()),
             root,
-            files: SpinLock::new(Vec::new()),
+            files: SpinRwLock::new(Vec::new()),
             owner,
         }
     }
@@ -72,7 +72,7 @@ impl<P: Platform> Process<P> {
 
     pub(super) fn start(&self, at: At) -> Result<Arc<Inode<P>>> {
         match at {
-            At::Cwd => Ok(self.cwd.lock().clone()),
+            At::Cwd => Ok(self.cwd.read().clone()),
             At::Fd(fd) => Ok(self.description(fd)?.inode().clone()),
         }
     }
@@ -91,8 +91,8 @@ impl<P: Platform> Process<P> {
         }
     }
 
-    pub(super) fn walk<'p>(&self, at: At, path: &'p [u8], trust: Trust) -> Result<Walk<'p, P>> {
-        Walk::new(&self.root, &self.start(at)?, path, trust)
+    pub(super) fn walk<'p>(&'p self, at: At, path: &'p [u8], trust: Trust) -> Result<Walk<'p, P>> {
+        Walk::new(&self.root, self.start(at)?, path, trust)
     }
 
     pub(super) fn with_inode<T>(
@@ -101,6 +101,16 @@ impl<P: Platform> Process<P> {
         path: &[u8],
         symlinks: Symlinks,
         mut call: impl FnMut(&Arc<Inode<P>>) -> Result<T>,
+    ) -> Result<T> {
+        self.with_arrival(at, path, symlinks, |arrival| call(&arrival.inode))
+    }
+
+    pub(super) fn with_arrival<T>(
+        &self,
+        at: At,
+        path: &[u8],
+        symlinks: Symlinks,
+        mut call: impl FnMut(&Arrival<P>) -> Result<T>,
     ) -> Result<T> {
         let last = match symlinks {
             Symlinks::Follow => Last::Follow,
@@ -135,7 +145,7 @@ impl<P: Platform> Process<P> {
     ///
     /// EBADF.
     pub(super) fn description(&self, fd: Fd) -> Result<Arc<Description<P>>> {
-        let files = self.files.lock();
+        let files = self.files.read();
         files
             .get(fd.0 as usize)
             .cloned()
@@ -153,7 +163,7 @@ impl<P: Platform> Process<P> {
     }
 
     fn install(&self, description: Arc<Description<P>>) -> Result<Fd> {
-        let mut files = self.files.lock();
+        let mut files = self.files.write();
         let free = files
             .iter()
             .position(Option::is_none)
@@ -198,7 +208,7 @@ impl<P: Platform> Process<P> {
             flags
         };
         if flags.contains(OpenFlags::TMPFILE) {
-            let dir = self.walk(at, path, trust)?.find(Last::Follow)?;
+            let dir = self.walk(at, path, trust)?.find(Last::Follow)?.inode;
             return Ok(Description::of_file(dir.tmpfile(flags, permissions)?));
         }
         if !flags.contains(OpenFlags::CREAT) {
@@ -207,7 +217,8 @@ impl<P: Platform> Process<P> {
             } else {
                 Last::Follow
             };
-            return self.open_found(&self.walk(at, path, trust)?.find(last)?, flags);
+            let found = self.walk(at, path, trust)?.find(last)?.inode;
+            return self.open_found(&found, flags);
         }
         if flags.contains(OpenFlags::DIRECTORY) {
             return Err(Error::caller(Errno::EINVAL));
@@ -279,7 +290,7 @@ impl<P: Platform> Process<P> {
     /// any case.
     pub fn close(&self, fd: Fd) -> Result<()> {
         let description = {
-            let mut files = self.files.lock();
+            let mut files = self.files.write();
             let slot = files.get_mut(fd.0 as usize).and_then(Option::take);
             slot.ok_or(Error::caller(Errno::EBADF))?
         };

@@ -186,7 +186,7 @@ impl<P: Platform> Inode<P> {
         } else {
             new_parent.change_names(new_version)
         };
-        let ttl = until.map_or(Duration::ZERO, |until| until.saturating_sub(self.fs.now()));
+        let ttl = until.map_or(Duration::ZERO, |until| self.fs.moment().until(until));
         if flags.contains(RenameFlags::EXCHANGE) {
             self.moved_here(name, target, Duration::ZERO, version);
             new_parent.moved_here(new_name, old, Duration::ZERO, new_version);

@@ -9,13 +9,16 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 
-use super::Inode;
+use super::dentry::Lookup;
+use super::filesystem::Asked;
+use super::moment::Moment;
 use super::perm::Access;
+use super::{Inode, Metadata};
 use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::platform::Platform;
-use crate::wire::FileType;
 
 /// The longest path in bytes.
 pub const PATH_MAX: usize = 4096;
@@ -38,6 +41,15 @@ pub(super) enum Trust {
     Cache,
     /// No: ask for each part, because the server did not know what we knew.
     Nothing,
+}
+
+/// Finds the next part of `text` from `at` on, slashes skipped; `None` if there is
+/// none.
+fn next_part(text: &[u8], at: usize) -> Option<Range<usize>> {
+    let rest = text.get(at..)?;
+    let start = at + rest.iter().position(|&b| b != b'/')?;
+    let len = text[start..].iter().position(|&b| b == b'/');
+    Some(start..len.map_or(text.len(), |len| start + len))
 }
 
 /// A path whose last part was not looked up.
@@ -84,9 +96,26 @@ impl Part<'_> {
     }
 }
 
+/// Where a walk ended.
+pub(super) struct Arrival<P: Platform> {
+    pub(super) inode: Arc<Inode<P>>,
+    /// When it was asked for, if it was.
+    asked: Option<Asked>,
+    /// When the walk looked at the clock last.
+    now: Moment,
+}
+
+impl<P: Platform> Arrival<P> {
+    /// Returns the attributes. Blocks if they are neither valid nor came with the
+    /// answer that named the inode.
+    pub(super) fn metadata(&self) -> Result<Metadata> {
+        self.inode.metadata_since(self.asked, self.now)
+    }
+}
+
 /// A walk under way.
 pub(super) struct Walk<'p, P: Platform> {
-    root: Arc<Inode<P>>,
+    root: &'p Arc<Inode<P>>,
     dir: Arc<Inode<P>>,
     /// What is still to go: the path, and the rests of links on top of it.
     rest: Part<'p>,
@@ -98,8 +127,8 @@ pub(super) struct Walk<'p, P: Platform> {
 impl<'p, P: Platform> Walk<'p, P> {
     /// Starts at `start`, or at `root` if the path begins with a slash.
     pub(super) fn new(
-        root: &Arc<Inode<P>>,
-        start: &Arc<Inode<P>>,
+        root: &'p Arc<Inode<P>>,
+        start: Arc<Inode<P>>,
         path: &'p [u8],
         trust: Trust,
     ) -> Result<Self> {
@@ -109,15 +138,15 @@ impl<'p, P: Platform> Walk<'p, P> {
         if path.len() >= PATH_MAX {
             return Err(Error::caller(Errno::ENAMETOOLONG));
         }
-        let dir = if path[0] == b'/' { root } else { start };
+        let dir = if path[0] == b'/' { root.clone() } else { start };
         let rest = Part {
             text: Text::Path(path),
             start: 0,
             end: path.len(),
         };
         Ok(Self {
-            root: root.clone(),
-            dir: dir.clone(),
+            root,
+            dir,
             rest,
             below: Vec::new(),
             links: 0,
@@ -126,29 +155,103 @@ impl<'p, P: Platform> Walk<'p, P> {
     }
 
     /// Walks to the end. Blocks where it must ask.
-    pub(super) fn find(mut self, last: Last) -> Result<Arc<Inode<P>>> {
+    pub(super) fn find(mut self, last: Last) -> Result<Arrival<P>> {
         loop {
+            if let Some(arrival) = self.through_cache(Some(last))? {
+                return Ok(arrival);
+            }
             let Some(part) = self.next_part() else {
-                return Ok(self.dir);
+                return Ok(Arrival {
+                    asked: None,
+                    now: self.root.fs.moment(),
+                    inode: self.dir,
+                });
             };
             let (ends, slash) = (self.at_end(), self.slash_follows());
             let follow = !ends || slash || last == Last::Follow;
-            let inode = self.step(part.bytes())?;
-            if inode.file_type() == FileType::Symlink && follow {
+            let (inode, asked) = self.step(part.bytes())?;
+            if inode.is_link() && follow {
                 self.follow(&inode)?;
                 continue;
             }
             if ends && !slash {
-                return Ok(inode);
+                return Ok(Arrival {
+                    asked,
+                    now: inode.fs.moment(),
+                    inode,
+                });
             }
             inode.check_dir()?;
             self.dir = inode;
         }
     }
 
+    /// Goes on through names that are known, valid, and plainly allowed, with one
+    /// look at the clock and at the caller for all of them; stops before anything
+    /// else, and before the last part if there is no `last`. Returns where the
+    /// path ends if it got there.
+    ///
+    /// # Locking
+    ///
+    /// For each part a shard of the dentry cache, shared; no other lock.
+    fn through_cache(&mut self, last: Option<Last>) -> Result<Option<Arrival<P>>> {
+        if self.trust == Trust::Nothing {
+            return Ok(None);
+        }
+        let fs = &self.root.fs;
+        let asker = fs.asker();
+        let below_ends = self.below.iter().all(Self::only_slashes);
+        let text = &self.rest.text()[..self.rest.end];
+        let (mut at, mut hits) = (self.rest.start, 0);
+        let arrival = loop {
+            let Some(part) = next_part(text, at) else {
+                break Ok(None);
+            };
+            let name = &text[part.clone()];
+            let slash = part.end < text.len() || !self.below.is_empty();
+            let ends = below_ends && text[part.end..].iter().all(|&b| b == b'/');
+            if ends && last.is_none()
+                || matches!(name, b"." | b"..")
+                || !self.dir.is_living_dir()
+                || !self.dir.surely_searchable(&asker)
+            {
+                break Ok(None);
+            }
+            self.dir.advise_plus();
+            let inode = match fs.dentries.get(&self.dir, name, asker.now) {
+                Lookup::Found(inode) if !inode.is_bad() => inode,
+                Lookup::Absent => {
+                    fs.counters().negative_hits.add(1);
+                    break Err(Error::caller(Errno::ENOENT));
+                }
+                _ => break Ok(None),
+            };
+            if ends && !slash && (last == Some(Last::NoFollow) || !inode.is_link()) {
+                hits += 1;
+                break Ok(Some(Arrival {
+                    inode,
+                    asked: None,
+                    now: asker.now,
+                }));
+            }
+            if !inode.is_dir() {
+                break Ok(None);
+            }
+            hits += 1;
+            self.dir = inode;
+            at = part.end;
+        };
+        self.rest.start = at;
+        if hits > 0 {
+            fs.counters().dentry_hits.add(hits);
+        }
+        arrival
+    }
+
     /// Walks to the directory of the last part.
     pub(super) fn parent(mut self) -> Result<Parent<'p, P>> {
         loop {
+            self.through_cache(None)?;
             let Some(part) = self.next_part() else {
                 let last = Part {
                     text: Text::Path(b""),
@@ -173,8 +276,8 @@ impl<'p, P: Platform> Walk<'p, P> {
                     links: self.links,
                 });
             }
-            let inode = self.step(part.bytes())?;
-            if inode.file_type() == FileType::Symlink {
+            let (inode, _) = self.step(part.bytes())?;
+            if inode.is_link() {
                 self.follow(&inode)?;
                 continue;
             }
@@ -187,7 +290,7 @@ impl<'p, P: Platform> Walk<'p, P> {
     pub(super) fn onward(
         parent: Parent<'p, P>,
         link: &Arc<Inode<P>>,
-        root: &Arc<Inode<P>>,
+        root: &'p Arc<Inode<P>>,
         trust: Trust,
     ) -> Result<Parent<'p, P>> {
         let rest = Part {
@@ -196,7 +299,7 @@ impl<'p, P: Platform> Walk<'p, P> {
             end: 0,
         };
         let mut walk = Self {
-            root: root.clone(),
+            root,
             dir: parent.dir,
             rest,
             below: Vec::new(),
@@ -208,19 +311,19 @@ impl<'p, P: Platform> Walk<'p, P> {
     }
 
     /// Takes one part in the current directory.
-    fn step(&mut self, name: &[u8]) -> Result<Arc<Inode<P>>> {
+    fn step(&mut self, name: &[u8]) -> Result<(Arc<Inode<P>>, Option<Asked>)> {
         self.dir.check_dir()?;
         self.dir.permission(Access::EXEC)?;
         match name {
-            b"." => Ok(self.dir.clone()),
-            b".." if Arc::ptr_eq(&self.dir, &self.root) => Ok(self.dir.clone()),
-            b".." => Ok(self.dir.parent()),
+            b"." => Ok((self.dir.clone(), None)),
+            b".." if Arc::ptr_eq(&self.dir, self.root) => Ok((self.dir.clone(), None)),
+            b".." => Ok((self.dir.parent(), None)),
             name => {
                 let name = self.dir.name(name)?;
                 if self.trust == Trust::Nothing {
                     self.dir.fs.dentries.expire(&self.dir, name);
                 }
-                self.dir.lookup_name(name)
+                self.dir.find_name(name)
             }
         }
     }
@@ -250,12 +353,8 @@ impl<'p, P: Platform> Walk<'p, P> {
     /// Takes the next part off what is still to go; `None` at the end.
     fn next_part(&mut self) -> Option<Part<'p>> {
         loop {
-            let text = self.rest.text();
-            let start = (self.rest.start..self.rest.end).find(|&i| text[i] != b'/');
-            if let Some(start) = start {
-                let end = (start..self.rest.end)
-                    .find(|&i| text[i] == b'/')
-                    .unwrap_or(self.rest.end);
+            let text = &self.rest.text()[..self.rest.end];
+            if let Some(Range { start, end }) = next_part(text, self.rest.start) {
                 let part = Part {
                     text: self.rest.text.clone(),
                     start,
