@@ -21,6 +21,8 @@ pub struct Owner<P: Platform> {
     bare: AtomicBool,
     /// Pages of it may be in page tables.
     faulted: AtomicBool,
+    /// Some of them may be stored to, or were.
+    stored: AtomicBool,
     /// Mappings refused in a row for a reason that lies in the file.
     refusals: AtomicU8,
     /// Once its inode is gone: the lookups to give back, and the next such owner.
@@ -39,6 +41,7 @@ impl<P: Platform> Owner<P> {
             layout: SleepRwLock::new(),
             bare: AtomicBool::new(false),
             faulted: AtomicBool::new(false),
+            stored: AtomicBool::new(false),
             refusals: AtomicU8::new(0),
             lookups: 0,
             next: None,
@@ -77,6 +80,18 @@ impl<P: Platform> Owner<P> {
     /// any in.
     pub(crate) fn set_faulted(&self, faulted: bool) {
         self.faulted.store(faulted, Relaxed);
+    }
+
+    /// Returns whether pages of it may be stored to without anybody noticing, or
+    /// were since that was noted last.
+    pub(crate) fn is_stored(&self) -> bool {
+        self.stored.load(Relaxed)
+    }
+
+    /// Notes that they may, or that none can be any more and the file is noted as
+    /// changed.
+    pub(crate) fn set_stored(&self, stored: bool) {
+        self.stored.store(stored, Relaxed);
     }
 
     /// Returns whether it still makes sense to map the file.

@@ -82,6 +82,10 @@ impl<P: Platform> Inode<P> {
                 len: u64::MAX,
             });
             owner.set_faulted(false);
+            if owner.is_stored() {
+                self.set_unsynced();
+                owner.set_stored(false);
+            }
         }
         dax.clear(&self.fs.conn, owner, end)?;
         Ok(Some(guard))

@@ -7,6 +7,11 @@
 //! again. In between the page is the file's own memory: stores show on the host
 //! and in other guests at once.
 //!
+//! Memory that pages are entered into is no buffer for calls of the driver:
+//! they share the layout of the file while they copy, and a fault in the middle
+//! would want it once more. Linux has the same trouble, and faults in the pages
+//! of a buffer before it takes its locks.
+//!
 //! A fault never takes pages out of page tables while it shares the layout of
 //! the file (S4-M10): it lets go, unmaps something or waits, and starts again.
 
@@ -130,7 +135,8 @@ impl<P: Platform> Inode<P> {
             match dax.find(conn, owner, &wish) {
                 Ok(hold) => {
                     if want == PageUse::Store {
-                        self.set_unsynced();
+                        // Later stores are not noticed.
+                        owner.set_stored(true);
                         self.attr_changed(Stale::WRITTEN);
                     }
                     let (Some((begin, len)), Some(window)) = (hold.extent(), conn.window()) else {

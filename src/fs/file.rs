@@ -118,7 +118,6 @@ impl<P: Platform> Inode<P> {
                 size: Some(0),
                 ..Changes::default()
             };
-            self.set_unsynced();
             self.set_attr(&changes, Some((handle.fh, LockOwner(0))))?;
         }
         if shares && shareable(flags) && !handle.fopen.contains(FopenFlags::DIRECT_IO) {
@@ -246,7 +245,6 @@ impl<P: Platform> File<P> {
             if !self.flags.writable() {
                 return Err(Error::caller(Errno::EINVAL));
             }
-            inode.set_unsynced();
             return inode.set_attr(changes, Some((self.handle.fh, LockOwner(0))));
         }
         inode.set_attr(changes, None)
@@ -294,8 +292,8 @@ impl<P: Platform> File<P> {
         }
     }
 
-    /// Makes what was written durable. Blocks. Sends nothing if nothing was
-    /// changed here since the last time (S1-15).
+    /// Makes what was written durable, stores to mapped pages too. Blocks. Sends
+    /// nothing if nothing was changed here since the last time (S1-15).
     ///
     /// # Errors
     ///
@@ -303,7 +301,7 @@ impl<P: Platform> File<P> {
     pub fn sync(&self, durable: Durable) -> Result<()> {
         let inode = self.inode();
         inode.check()?;
-        if !inode.take_unsynced() {
+        if !inode.begin_sync() {
             return Ok(());
         }
         let flags = match durable {
@@ -323,6 +321,7 @@ impl<P: Platform> File<P> {
         if result.is_err() || durable == Durable::Data {
             inode.set_unsynced();
         }
+        inode.end_sync();
         result
     }
 }

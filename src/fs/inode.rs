@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 use super::FileSystem;
 use super::acl::Acl;
@@ -29,6 +29,8 @@ pub struct Inode<P: Platform> {
     pub(super) generation: Generation,
     kind: FileType,
     flags: AtomicU8,
+    /// Threads that make it durable.
+    syncing: AtomicU16,
     /// Counts changes of the names in this directory, made here. A lookup that
     /// was under way meanwhile must not be remembered.
     names: AtomicU32,
@@ -101,6 +103,7 @@ impl<P: Platform> Inode<P> {
             generation,
             kind: attr.attr.mode.file_type(),
             flags: AtomicU8::new(0),
+            syncing: AtomicU16::new(0),
             names: AtomicU32::new(0),
             device,
             lookups: AtomicU64::new(0),
@@ -195,16 +198,35 @@ impl<P: Platform> Inode<P> {
         self.flags.fetch_and(!WANTS_PLUS, Relaxed) & WANTS_PLUS != 0
     }
 
-    /// Notes a change that fsync must make durable.
+    /// Notes a change that fsync must make durable: after it was made, so that an
+    /// fsync that another thread does meanwhile does not take the note off.
     pub(super) fn set_unsynced(&self) {
         if self.flags.load(Relaxed) & UNSYNCED == 0 {
             self.flags.fetch_or(UNSYNCED, Relaxed);
         }
     }
 
-    /// Returns whether there was one, and that it is being taken care of.
-    pub(super) fn take_unsynced(&self) -> bool {
-        self.flags.fetch_and(!UNSYNCED, AcqRel) & UNSYNCED != 0
+    /// Begins to make changes durable; [`end_sync`](Self::end_sync) comes after.
+    /// False if there are none: none that is noted, none that another thread has
+    /// begun with and may yet fail at, and no page that can be stored to without
+    /// anybody noticing.
+    pub(super) fn begin_sync(&self) -> bool {
+        self.syncing.fetch_add(1, AcqRel);
+        let noted = self.flags.fetch_and(!UNSYNCED, AcqRel) & UNSYNCED != 0;
+        // Looked at after the flag: who has taken it was counted before.
+        let others = self.syncing.load(Acquire) > 1;
+        let stored = self.owner.as_ref().is_some_and(|owner| owner.is_stored());
+        if noted || others || stored {
+            return true;
+        }
+        self.syncing.fetch_sub(1, AcqRel);
+        false
+    }
+
+    /// Ends what [`begin_sync`](Self::begin_sync) has begun. What is not durable
+    /// was noted again before.
+    pub(super) fn end_sync(&self) {
+        self.syncing.fetch_sub(1, AcqRel);
     }
 
     /// Notes that the directory was removed.

@@ -169,13 +169,13 @@ impl<P: Platform> File<P> {
             return Err(Error::caller(Errno::EFBIG));
         }
         self.unflushed.store(true, Relaxed);
-        inode.set_unsynced();
         let window = self.window_size(start + room as u64)?;
         let asked = inode.fs.ask_now();
         let result = match window {
             Some(size) => self.write_window(start, bufs, room, size),
             None => self.write_by_request(start, bufs, room, origin),
         };
+        inode.set_unsynced();
         match result {
             // The size stays as it is, whoever else writes meanwhile.
             Ok(_) if window.is_some() => inode.attr_changed(inode.written()),

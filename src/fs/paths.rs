@@ -31,9 +31,6 @@ impl<P: Platform> Process<P> {
     pub fn set(&self, at: At, path: &[u8], symlinks: Symlinks, changes: &Changes) -> Result<()> {
         self.with_inode(at, path, symlinks, |inode| {
             inode.set_metadata(changes)?;
-            if changes.size.is_some() {
-                inode.set_unsynced();
-            }
             Ok(())
         })
     }

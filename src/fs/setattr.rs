@@ -69,17 +69,16 @@ impl<P: Platform> Inode<P> {
             .map(|(_, owner)| owner);
         // Until the new size is known.
         let _layout = match changes.size {
-            Some(size) => {
-                self.set_unsynced();
-                self.break_layout(size)?
-            }
+            Some(size) => self.break_layout(size)?,
             None => None,
         };
         if changes.permissions.is_some() {
             self.may_have_privileges();
         }
         let asked = self.fs.ask_now();
-        let reply = match self.fs.conn.ask(&request) {
+        let reply = self.fs.conn.ask(&request);
+        self.set_unsynced();
+        let reply = match reply {
             Ok(reply) => reply,
             Err(error) => {
                 // Part of it may be done: SETATTR is not atomic on the server.

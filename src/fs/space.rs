@@ -77,7 +77,6 @@ impl<P: Platform> File<P> {
             return Err(Error::caller(Errno::EOPNOTSUPP));
         }
         inode.clear_set_ids()?;
-        inode.set_unsynced();
         // No part of the file goes away, but pages that are accessed would be
         // replaced.
         let _layout = inode.break_layout(u64::MAX)?;
@@ -94,6 +93,7 @@ impl<P: Platform> File<P> {
             .lacking
             .unless(Opcode::Fallocate, || inode.fs.conn.ask(&request))
             .unwrap_or(Err(Error::caller(Errno::EOPNOTSUPP)));
+        inode.set_unsynced();
         match result {
             Ok(()) if mode.contains(FallocateMode::KEEP_SIZE) => {
                 inode.attr_changed(inode.written())
@@ -151,13 +151,13 @@ impl<P: Platform> File<P> {
         target
             .unflushed
             .store(true, core::sync::atomic::Ordering::Relaxed);
-        to.set_unsynced();
         let layout = to.share_layout()?;
         let asked = to.fs.ask_now();
         let result = match self.copy_on_server(offset, target, target_offset, len) {
             Some(Err(error)) if matches!(error.errno(), Errno::EXDEV | Errno::EOPNOTSUPP) => None,
             result => result,
         };
+        to.set_unsynced();
         match result {
             Some(Ok(n)) => {
                 let end = target_offset + n;

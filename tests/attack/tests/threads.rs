@@ -5,10 +5,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use virtio_fs::conn::Config;
-use virtio_fs::fs::{At, MountOptions, Symlinks};
+use virtio_fs::fs::{At, Durable, MountOptions, Symlinks};
 use virtio_fs::wire::{OpenFlags, RenameFlags};
 use virtio_fs_attack::{Guest, Rng, tree};
-use virtio_fs_fake::{Drive, Fake, Interrupt};
+use virtio_fs_fake::{Drive, Fake, Fault, Interrupt, Op, Rule};
 
 fn work(guest: &Guest, seed: u64, calls: usize) {
     guest.fake.memory().attach();
@@ -101,6 +101,39 @@ fn stress(fake: Fake, config: Config, seed: u64) {
     assert_eq!(conn.load(), (0, 0));
     drop(conn);
     virtio_fs_attack::assert_gone(&fake);
+}
+
+#[test]
+fn an_fsync_does_not_rely_on_one_that_another_thread_is_still_at() {
+    let fake = Fake::new().drive(Drive::Threads).queues(2).fs(tree());
+    let guest = Guest::with(fake, Config::default(), MountOptions::default());
+    let path = b"/dir/file";
+    let fd = guest.process.open(At::Cwd, path, OpenFlags::RDWR, 0);
+    let fd = fd.unwrap();
+    let file = guest.process.file(fd).unwrap();
+    file.write_at(0, b"precious").unwrap();
+    guest.fake.fault(Rule::on(Op::FSYNC, Fault::Hold));
+    let end = Instant::now() + Duration::from_secs(20);
+    let sync = || {
+        guest.fake.memory().attach();
+        file.sync(Durable::All)
+    };
+    thread::scope(|scope| {
+        let first = scope.spawn(sync);
+        while guest.fake.count(Op::FSYNC) < 1 {
+            assert!(Instant::now() < end, "no FSYNC");
+            thread::sleep(Duration::from_millis(1));
+        }
+        // The first one is not done yet, and may fail.
+        sync().unwrap();
+        assert_eq!(guest.fake.count(Op::FSYNC), 2);
+        guest.fake.release_held();
+        first.join().unwrap().unwrap();
+    });
+    sync().unwrap();
+    assert_eq!(guest.fake.count(Op::FSYNC), 2, "nothing was left to do");
+    drop(file);
+    guest.process.close(fd).unwrap();
 }
 
 #[test]

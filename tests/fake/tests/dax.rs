@@ -449,6 +449,21 @@ fn a_store_upgrades_the_mapping_and_is_made_durable() {
     let before = guest.fake.count(Op::FSYNC);
     file.sync(Durable::Data).unwrap();
     assert_eq!(guest.fake.count(Op::FSYNC), before + 1);
+    // The page is stored to again, and nobody notices.
+    for round in 2..5 {
+        file.sync(Durable::All).unwrap();
+        assert_eq!(guest.fake.count(Op::FSYNC), before + round);
+    }
+    // Not any more once no page can be stored to.
+    let changes = Changes {
+        size: Some(RANGE as u64),
+        ..Changes::default()
+    };
+    file.set_metadata(&changes).unwrap();
+    for _ in 0..3 {
+        file.sync(Durable::All).unwrap();
+        assert_eq!(guest.fake.count(Op::FSYNC), before + 5);
+    }
     drop(file);
     guest.finish();
 }
