@@ -115,6 +115,10 @@ if [ "${1:-}" != check ]; then
 	stage guest 'the test kernel in QEMU, on virtiofsd' "$target/release/virtio-fs-run" test --timeout 300 --junit "$logs/guest.xml" \
 		${SEED:+--seed "$SEED"} ${SMP:+--smp "$SMP"} ${ACCEL:+--accel "$ACCEL"} ${LOG:+--log "$LOG"} ${ARGS:-}
 	sum $?
+	# shellcheck disable=SC2086
+	stage window 'the test kernel in QEMU, with a small DAX window' "$target/release/virtio-fs-run" test --only DAX --timeout 120 \
+		--daemon dax --window 8M --smp "${SMP:-2}" --junit "$logs/window.xml" ${SEED:+--seed "$SEED"} ${ACCEL:+--accel "$ACCEL"} ${LOG:+--log "$LOG"} ${ARGS:-}
+	sum $?
 	stage example 'a kernel of another package, with tests of its own' tests/example-kernel/test.sh ${ACCEL:+--accel "$ACCEL"}
 	sum $?
 fi

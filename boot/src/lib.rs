@@ -14,6 +14,7 @@
 //! - A monotonic clock and the time of day ([`clock`]).
 //! - A serial console with input, a log with levels, a command line, a shell
 //!   ([`console`], [`cmdline`], [`shell`]), and a table of tests ([`selftest`]).
+//! - Files mapped into memory, shared and copy-on-write ([`mmap`]).
 //! - The driver's platform and DMA traits ([`platform`], [`hal`]), its devices
 //!   and mounts ([`virtiofs`]), file commands for the shell ([`files`]), and its
 //!   tests on a real share ([`suite`]).
@@ -56,6 +57,7 @@ pub mod hal;
 pub mod interrupts;
 pub mod kernel;
 pub mod memory;
+pub mod mmap;
 pub mod pci;
 pub mod platform;
 pub mod rtc;

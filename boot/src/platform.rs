@@ -6,14 +6,14 @@ use core::{marker::PhantomData, ptr::NonNull, time::Duration};
 use spin::Mutex;
 use virtio_fs::{
     device::{SharedMemory, Transport, window::WindowMemory},
-    platform::Platform,
+    platform::{FilePages, Platform},
 };
 
 use crate::{
     clock, cpu,
     hal::KernelHal,
     memory::{CacheMode, map_mmio},
-    thread,
+    mmap, thread,
 };
 
 /// This kernel, for a driver on transport `T`.
@@ -79,6 +79,10 @@ impl<T: Transport> Platform for KernelPlatform<T> {
         // SAFETY: the range was mapped for good, over memory of the device's, for
         // this purpose alone; nothing here refers to bytes in it.
         Some(unsafe { WindowMemory::new(NonNull::new(base)?, region.len) })
+    }
+
+    fn unmap_file_pages(&self, pages: &FilePages) {
+        mmap::take_back(pages);
     }
 
     fn cpu(&self) -> usize {

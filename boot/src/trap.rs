@@ -20,7 +20,7 @@ use core::{
 
 use x86_64::{VirtAddr, structures::DescriptorTablePointer};
 
-use crate::{crash, interrupts, memory::MAPPINGS, thread};
+use crate::{crash, interrupts, memory::MAPPINGS, mmap::copy, thread};
 
 /// The number of interrupt stacks of a CPU.
 pub const STACKS: usize = 5;
@@ -216,7 +216,8 @@ static PAGE_FAULT_HANDLER: AtomicUsize = AtomicUsize::new(0);
 
 /// Lets `handler` serve page faults in [`MAPPINGS`], in the thread that ran into
 /// them and with interrupts on, so that it may block; returns the one before. A
-/// fault with interrupts off, or one that it refuses, is a crash.
+/// fault with interrupts off is a crash; one that it refuses is, too, unless the
+/// code that ran into it has a landing for that (see [`crate::mmap::copy`]).
 pub fn replace_page_fault_handler(handler: Option<PageFaultHandler>) -> Option<PageFaultHandler> {
     let new = handler.map_or(0, |handler| handler as usize);
     decode(PAGE_FAULT_HANDLER.swap(new, Ordering::AcqRel))
@@ -245,13 +246,16 @@ extern "C" fn exception(frame: &Frame) -> bool {
 }
 
 /// Serves an interrupt, or a page fault that can be, on the thread's own stack.
-extern "C" fn interrupt(frame: &Frame) {
+extern "C" fn interrupt(frame: &mut Frame) {
     if frame.vector == PAGE_FAULT {
         x86_64::instructions::interrupts::enable();
         let served = page_fault_handler().is_some_and(|serve| serve(frame.cr2, frame.error));
         x86_64::instructions::interrupts::disable();
         if !served {
-            crash::exception(frame);
+            match copy::landing(frame.rip) {
+                Some(landing) => frame.rip = landing,
+                None => crash::exception(frame),
+            }
         }
         return;
     }

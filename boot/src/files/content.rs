@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 
-use crc::{CRC_32_CKSUM, Crc};
+use crc::{CRC_32_CKSUM, Crc, Digest};
 use virtio_fs::{Result, fs::At, wire::OpenFlags};
 
 use super::{Failure, Files, context::Show, options};
@@ -75,6 +75,35 @@ static CKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_CKSUM);
 
 /// POSIX cksum: the CRC of the content with its length behind it, lowest byte
 /// first.
+pub(super) struct Cksum {
+    digest: Digest<'static, u32>,
+    size: u64,
+}
+
+impl Cksum {
+    pub(super) fn new() -> Self {
+        Self {
+            digest: CKSUM.digest(),
+            size: 0,
+        }
+    }
+
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.digest.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    /// Returns the sum, and how many bytes there were.
+    pub(super) fn finish(mut self) -> (u32, u64) {
+        let mut rest = self.size;
+        while rest > 0 {
+            self.digest.update(&[rest as u8]);
+            rest >>= 8;
+        }
+        (self.digest.finalize(), self.size)
+    }
+}
+
 pub(super) fn sum(args: &[String], files: &mut Files) -> core::result::Result<u8, Failure> {
     files.each("sum", args, |files, path| {
         let (crc, size) = cksum(files, path)?;
@@ -84,17 +113,10 @@ pub(super) fn sum(args: &[String], files: &mut Files) -> core::result::Result<u8
 }
 
 fn cksum(files: &mut Files, path: &[u8]) -> Result<(u32, u64)> {
-    let mut digest = CKSUM.digest();
-    let mut size = 0u64;
+    let mut cksum = Cksum::new();
     files.read_file(path, |_, bytes| {
-        digest.update(bytes);
-        size += bytes.len() as u64;
+        cksum.update(bytes);
         true
     })?;
-    let mut rest = size;
-    while rest > 0 {
-        digest.update(&[rest as u8]);
-        rest >>= 8;
-    }
-    Ok((digest.finalize(), size))
+    Ok(cksum.finish())
 }

@@ -8,7 +8,7 @@ use super::{Failure, Files, context::Show};
 use crate::{
     clock, cpu,
     memory::{PAGE, frames, heap},
-    pci,
+    mmap, pci,
     shell::Context,
 };
 
@@ -68,6 +68,7 @@ pub(super) fn stats(_: &[String], files: &mut Files) -> Result<u8, Failure> {
         }
     }
     counters.for_each(|name, count| files.print(format_args!("{name:20} {count:>12}\n")));
+    mmap::COUNTERS.for_each(|name, count| files.print(format_args!("{name:20} {count:>12}\n")));
     files.print(format_args!(
         "{:20} {:>12}\n",
         "heap_allocations",

@@ -5,6 +5,7 @@ mod content;
 mod context;
 mod info;
 mod list;
+mod mapped;
 mod names;
 mod options;
 mod tree;
@@ -112,6 +113,12 @@ pub const COMMANDS: &[&dyn Command<Files>] = &[
         run: names::mkdir,
     },
     &Simple {
+        name: "mmap",
+        usage: "[-p] FILE... | -w OFFSET TEXT FILE",
+        help: "as sum, through a mapping (-p: private); -w stores text",
+        run: mapped::mmap,
+    },
+    &Simple {
         name: "mount",
         usage: "",
         help: "describe the mount",
@@ -156,7 +163,7 @@ pub const COMMANDS: &[&dyn Command<Files>] = &[
     &Simple {
         name: "stats",
         usage: "",
-        help: "show the driver's counters",
+        help: "show the counters of driver and mappings",
         run: info::stats,
     },
     &Simple {

@@ -8,11 +8,12 @@
 //! | `0xffff_8000_0000_0000` | all usable memory, physical address added ([`LINEAR`]) | RW, largest pages; the image's code and constants R |
 //! | `0xffff_c000_0000_0000` | device registers and windows ([`map_mmio`]) | RW, uncached or write-back |
 //! | `0xffff_d000_0000_0000` | stacks, each above a hole of its own size ([`stack`]) | RW |
-//! | `0xffff_e000_0000_0000` | free for whoever maps files ([`MAPPINGS`]) | by page fault |
+//! | `0xffff_e000_0000_0000` | mapped files ([`MAPPINGS`], [`mmap`](crate::mmap)) | by page fault |
 //!
 //! Nothing is both writable and executable; page 0 and everything else is a hole.
 
 pub mod buddy;
+pub mod entries;
 pub mod frames;
 pub mod heap;
 pub mod image;

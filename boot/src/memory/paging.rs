@@ -5,6 +5,7 @@ use core::{
     arch::x86_64::__cpuid,
     cell::UnsafeCell,
     ops::Range,
+    ptr::NonNull,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -261,6 +262,37 @@ pub unsafe fn map(virt: u64, phys: u64, len: u64, flags: Flags) -> Result<(), Ma
         .map(virt, phys, len, flags)
 }
 
+/// Returns the table whose entries span 2 MiB each, for the GiB around `virt`, and
+/// makes it if there is none. It stays for good.
+///
+/// # Errors
+///
+/// [`MapError::NoMemory`]; [`MapError::Range`] outside of
+/// [`MAPPINGS`](super::MAPPINGS).
+pub(super) fn directory(virt: u64) -> Result<NonNull<AtomicU64>, MapError> {
+    if !super::MAPPINGS.contains(&virt) {
+        return Err(MapError::Range);
+    }
+    let mut guard = TABLES.lock();
+    let space = guard.as_mut().ok_or(MapError::NoMemory)?;
+    let addr = VirtAddr::new_truncate(virt);
+    let mut entry = &mut space.tables.level_4_table_mut()[addr.p4_index()];
+    for index in [Some(addr.p3_index()), None] {
+        if entry.is_unused() {
+            let frame = Tables.allocate_frame().ok_or(MapError::NoMemory)?;
+            entry.set_frame(frame, Flags::PRESENT | Flags::WRITABLE);
+        }
+        let table = linear(entry.addr().as_u64());
+        match index {
+            // SAFETY: a table that this one refers to, in the linear map, behind
+            // the lock; no page of 1 GiB is ever entered into MAPPINGS.
+            Some(index) => entry = unsafe { &mut (&mut *table.cast::<PageTable>())[index] },
+            None => return NonNull::new(table.cast()).ok_or(MapError::NoMemory),
+        }
+    }
+    Err(MapError::Range)
+}
+
 /// Removes the page at `virt`, of whatever size it has, and returns that size;
 /// `None` if nothing was mapped there. Other CPUs may still use it until
 /// [`shoot_down`] returns: several pages can be removed before.
@@ -363,7 +395,8 @@ fn walk(virt: u64) -> Option<(u64, Flags)> {
     for shift in [39, 30, 21, 12] {
         let index = (virt >> shift) & 511;
         // SAFETY: page tables stand in usable memory, which is mapped linearly,
-        // and are never freed; an entry is one aligned word.
+        // those of mapped files too after they were freed; an entry is one
+        // aligned word.
         let entry = unsafe {
             linear(table)
                 .cast::<u64>()

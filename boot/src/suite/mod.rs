@@ -2,6 +2,7 @@
 //! and the kernel's half of the manifest suite of `qemu/run`.
 
 mod dax;
+mod mmap;
 mod tests;
 mod tree;
 
@@ -49,11 +50,11 @@ pub fn tables(kernel: &Kernel) -> Vec<&'static [Test]> {
     } else {
         tables.push(DRIVER);
         if dax::has_window() {
-            tables.push(dax::TESTS);
+            tables.extend([dax::TESTS, mmap::TESTS]);
         } else {
             println!(
                 "# no device has a DAX window: {} tests are left out",
-                dax::TESTS.len()
+                dax::TESTS.len() + mmap::TESTS.len()
             );
         }
         if kernel.arguments.get(SEED.name).is_some() {
