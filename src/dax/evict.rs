@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::geometry::{Chunk, InodeKey};
-use super::manager::{Dax, Fate};
+use super::manager::Dax;
+use super::map::Fate;
 use super::owner::Owner;
 use super::range::{RangeState, UnmapToken};
 use crate::conn::{Class, Connection};

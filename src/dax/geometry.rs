@@ -114,6 +114,7 @@ impl Geometry {
     }
 
     /// Splits a file offset into its chunk and the offset within it.
+    #[inline]
     pub const fn locate(&self, file_offset: u64) -> (Chunk, u32) {
         let within = file_offset & (self.range_size() - 1);
         (Chunk(file_offset >> self.range_shift), within as u32)
@@ -130,6 +131,7 @@ impl Geometry {
 
     /// Returns the window offset of byte `within` of `range`, or `None` if
     /// either does not exist. The only place that computes a window address.
+    #[inline]
     pub const fn window_offset(&self, range: RangeId, within: u32) -> Option<u64> {
         if range.0 >= self.count || within as u64 >= self.range_size() {
             return None;
@@ -140,6 +142,7 @@ impl Geometry {
     /// Returns how many bytes of `chunk` can be mapped in a file of `size`
     /// bytes: whole granules only, so that the mapping never reaches past the
     /// end of the file. The rest goes by READ and WRITE.
+    #[inline]
     pub const fn mappable(&self, chunk: Chunk, size: u64) -> u32 {
         let Some(begin) = self.file_offset(chunk) else {
             return 0;

@@ -10,27 +10,17 @@ pub(crate) struct Hold<'a, P: Platform> {
     dax: &'a Dax<P>,
     platform: &'a P,
     pin: Option<Pin>,
-    inside: Option<Inside<'a>>,
+    inside: Inside<'a>,
 }
 
 impl<'a, P: Platform> Hold<'a, P> {
-    pub(super) fn new(
-        dax: &'a Dax<P>,
-        platform: &'a P,
-        pin: Pin,
-        inside: Option<Inside<'a>>,
-    ) -> Self {
+    pub(super) fn new(dax: &'a Dax<P>, platform: &'a P, pin: Pin, inside: Inside<'a>) -> Self {
         Self {
             dax,
             platform,
             pin: Some(pin),
             inside,
         }
-    }
-
-    /// Returns whether the session still lets anybody copy.
-    pub(super) fn is_open(&self) -> bool {
-        self.inside.is_some()
     }
 
     /// Returns where byte `at` of the chunk lies in the window, if it and the
@@ -59,7 +49,7 @@ impl<'a, P: Platform> Hold<'a, P> {
     /// [`Outside`] of what is mapped.
     pub(crate) fn read(&self, at: u32, out: &mut [u8]) -> Result<(), Outside> {
         let place = self.place(at, out.len()).ok_or(Outside)?;
-        self.inside.as_ref().ok_or(Outside)?.read(place, out)
+        self.inside.read(place, out)
     }
 
     /// Copies bytes into the chunk from `at` on.
@@ -69,14 +59,12 @@ impl<'a, P: Platform> Hold<'a, P> {
     /// [`Outside`] of what is mapped.
     pub(crate) fn write(&self, at: u32, data: &[u8]) -> Result<(), Outside> {
         let place = self.place(at, data.len()).ok_or(Outside)?;
-        self.inside.as_ref().ok_or(Outside)?.write(place, data)
+        self.inside.write(place, data)
     }
 }
 
 impl<P: Platform> Drop for Hold<'_, P> {
     fn drop(&mut self) {
-        // Out of the window before the range may go.
-        self.inside = None;
         if let Some(pin) = self.pin.take() {
             let awaited = {
                 let state = &mut *self.dax.state.lock();

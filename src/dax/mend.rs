@@ -12,7 +12,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::geometry::RangeId;
-use super::manager::{Dax, Fate, State};
+use super::manager::{Dax, State};
+use super::map::Fate;
 use super::owner::Owner;
 use super::range::{MapToken, RangeState};
 use crate::conn::{Class, Connection};

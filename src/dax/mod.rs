@@ -16,7 +16,8 @@
 //! | [`policy`] | what a reclaim policy is told and decides |
 //! | [`reclaim`] | our policy |
 //! | [`pool`] | ledger and policy together: what the manager calls |
-//! | [`manager`] | the requests that mapping and unmapping take |
+//! | [`manager`] | who gets what of the window, and what it takes |
+//! | `map` | SETUPMAPPING, and what becomes of failures |
 //! | [`owner`] | a file as the window knows it, with the lock on its layout |
 //! | `hold` | the guard around a pin, through which bytes are copied |
 //! | `evict` | unmapping, and layouts broken |
@@ -41,6 +42,7 @@ pub mod geometry;
 mod hold;
 mod keymap;
 pub mod manager;
+mod map;
 mod mend;
 #[cfg(test)]
 mod model;

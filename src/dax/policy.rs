@@ -6,6 +6,9 @@
 //! The trait is small so that the simulator in `tests/sim` can run other
 //! systems' policies on the same ledger.
 
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
+
 use super::geometry::{Chunk, InodeKey, RangeId};
 
 /// How the bytes are wanted.
@@ -39,23 +42,31 @@ pub struct Access {
 
 /// Recognises sequential access. One per open file or mapped area, kept by
 /// whoever opened it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+///
+/// Threads that use it at once may find no sequence where there was one, and
+/// nothing worse.
+#[derive(Debug, Default)]
 pub struct Stream {
-    next: u64,
-    run: u64,
+    next: AtomicU64,
+    run: AtomicU64,
 }
 
 impl Stream {
-    /// Notes an access and returns its [`Access::run`]. Two pieces of an access
-    /// that crosses a border are noted one after the other.
-    pub fn note(&mut self, offset: u64, len: u64) -> u64 {
-        if offset != self.next {
-            self.run = 0;
+    /// Returns the [`Access::run`] of an access that begins at `offset`.
+    #[inline]
+    pub fn run_at(&self, offset: u64) -> u64 {
+        match offset == self.next.load(Relaxed) {
+            true => self.run.load(Relaxed),
+            false => 0,
         }
-        let run = self.run;
-        self.next = offset.saturating_add(len);
-        self.run = run.saturating_add(len);
-        run
+    }
+
+    /// Notes an access whose run was `run`. Two pieces of one that crosses a border
+    /// are noted one after the other.
+    #[inline]
+    pub fn note(&self, offset: u64, len: u64, run: u64) {
+        self.run.store(run.saturating_add(len), Relaxed);
+        self.next.store(offset.saturating_add(len), Relaxed);
     }
 }
 
@@ -173,13 +184,18 @@ mod tests {
 
     #[test]
     fn stream_counts_what_came_in_sequence() {
-        let mut stream = Stream::default();
-        assert_eq!(stream.note(0, 10), 0);
-        assert_eq!(stream.note(10, 5), 10);
-        assert_eq!(stream.note(15, 5), 15);
-        assert_eq!(stream.note(40, 5), 0);
-        assert_eq!(stream.note(45, 5), 5);
-        assert_eq!(stream.note(u64::MAX, 5), 0);
+        let stream = Stream::default();
+        let note = |offset, len| {
+            let run = stream.run_at(offset);
+            stream.note(offset, len, run);
+            run
+        };
+        assert_eq!(note(0, 10), 0);
+        assert_eq!(note(10, 5), 10);
+        assert_eq!(note(15, 5), 15);
+        assert_eq!(note(40, 5), 0);
+        assert_eq!(note(45, 5), 5);
+        assert_eq!(note(u64::MAX, 5), 0);
     }
 
     #[test]

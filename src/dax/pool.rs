@@ -108,6 +108,23 @@ impl<P: Policy> Pool<P> {
         self.counters
     }
 
+    /// Pins the chunk of an access that wants `rights`, if it is mapped. If not,
+    /// nothing has happened, and [`access`](Self::access) decides.
+    pub fn hit(&mut self, access: &Access, rights: Rights) -> Option<Pin> {
+        let end = access.at.saturating_add(access.len);
+        if end > access.chunk_len {
+            return None;
+        }
+        match self.window.pin(access.inode, access.chunk, end, rights) {
+            Pinning::Pinned(pin) => {
+                self.policy.hit(pin.range(), access);
+                self.counters.hits += 1;
+                Some(pin)
+            }
+            _ => None,
+        }
+    }
+
     /// Decides about an access that wants `rights`. Called once per access; after
     /// an eviction goes on with [`claim`](Self::claim).
     pub fn access(&mut self, access: &Access, rights: Rights) -> Step {

@@ -41,6 +41,9 @@ pub struct Window {
     pub(super) slots: Vec<Slot>,
     pub(super) free: Vec<RangeId>,
     pub(super) index: KeyMap,
+    /// Where a chunk was found last, by a hash of it: right most of the time, and
+    /// never believed without a look at the slot.
+    hints: Vec<u32>,
     pub(super) totals: Totals,
     /// How many ranges may hold something at once; see [`Window::limit_live`].
     pub(super) live_limit: usize,
@@ -50,7 +53,7 @@ pub struct Window {
 impl Window {
     /// Bytes of bookkeeping per range.
     pub const BYTES_PER_RANGE: usize =
-        size_of::<Slot>() + size_of::<RangeId>() + KeyMap::ENTRY_BYTES;
+        size_of::<Slot>() + size_of::<RangeId>() + KeyMap::ENTRY_BYTES + 2 * size_of::<u32>();
 
     /// Makes a ledger in which every range is free. Allocates all it will ever need.
     pub fn new(geometry: Geometry) -> Self {
@@ -67,6 +70,7 @@ impl Window {
             slots: (0..count).map(|_| slot()).collect(),
             free,
             index: KeyMap::new(count),
+            hints: alloc::vec![0; 2 * count.next_power_of_two()],
             totals: Totals {
                 free: count,
                 ..Totals::default()
@@ -146,7 +150,7 @@ impl Window {
 
     /// Pins the range of `chunk` if it shows at least `len` bytes with `rights`.
     pub fn pin(&mut self, inode: InodeKey, chunk: Chunk, len: u32, rights: Rights) -> Pinning {
-        let Some(range) = self.find(inode, chunk) else {
+        let Some(range) = self.find_again(inode, chunk) else {
             return Pinning::Absent;
         };
         let slot = &mut self.slots[range.index()];
@@ -171,8 +175,26 @@ impl Window {
         })
     }
 
+    /// As [`find`](Self::find), for what is likely to have been found before.
+    fn find_again(&mut self, inode: InodeKey, chunk: Chunk) -> Option<RangeId> {
+        // Chunks of one file that lie side by side have hints side by side.
+        let place = (inode.0.wrapping_mul(0x9E37_79B9) ^ chunk.0) as usize & (self.hints.len() - 1);
+        let hint = self.hints[place];
+        if let Some(slot) = self.slots.get(hint as usize)
+            && let RangeState::Mapped(mapping) = &slot.state
+            && mapping.inode == inode
+            && mapping.chunk == chunk
+        {
+            return Some(RangeId::from_index(hint));
+        }
+        let found = self.index.get((inode, chunk))?;
+        self.hints[place] = found;
+        Some(RangeId::from_index(found))
+    }
+
     /// Gives a pin back. Returns how many are left on the range, so that the
     /// glue can wake whoever waits for zero.
+    #[inline]
     pub fn unpin(&mut self, pin: Pin) -> u32 {
         let slot = &mut self.slots[pin.range.index()];
         debug_assert!(slot.pins > 0, "pin of another window");
@@ -182,7 +204,7 @@ impl Window {
         slot.pins -= 1;
         let left = slot.pins;
         self.totals.pins -= 1;
-        if left == 0 && slot.state == RangeState::Orphaned {
+        if left == 0 && matches!(slot.state, RangeState::Orphaned) {
             self.set(pin.range, RangeState::Free);
         }
         left

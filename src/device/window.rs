@@ -58,6 +58,7 @@ impl WindowMemory {
     }
 
     /// Returns the address of byte `offset` if `len` bytes from there lie inside.
+    #[inline]
     fn at(&self, offset: u64, len: usize) -> Option<NonNull<u8>> {
         let end = offset.checked_add(len as u64)?;
         if end > self.len {
@@ -118,6 +119,7 @@ impl Window {
     }
 
     /// Begins to copy. `None` once the session is ending. Does not block.
+    #[inline]
     pub fn enter(&self) -> Option<Inside<'_>> {
         let old = self.inside.fetch_add(1, Acquire);
         let inside = Inside { window: self };
@@ -156,6 +158,7 @@ impl Inside<'_> {
     /// # Errors
     ///
     /// [`Outside`]; nothing was copied.
+    #[inline]
     pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Outside> {
         let from = self.window.memory.at(offset, out.len()).ok_or(Outside)?;
         // SAFETY: (1) `at` checked the source's bounds; device memory is readable
@@ -176,6 +179,7 @@ impl Inside<'_> {
     /// # Errors
     ///
     /// [`Outside`]; nothing was copied.
+    #[inline]
     pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), Outside> {
         let to = self.window.memory.at(offset, data.len()).ok_or(Outside)?;
         // SAFETY: as in `read`, with source and destination exchanged.
@@ -188,6 +192,7 @@ impl Inside<'_> {
 }
 
 impl Drop for Inside<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.window.inside.fetch_sub(1, Release);
     }

@@ -9,7 +9,7 @@
 use alloc::sync::Arc;
 
 use super::Inode;
-use super::attr_cache::{AclState, Rights};
+use super::attr_cache::{AclState, Known, Rights};
 pub(super) use super::attr_cache::{AttrCache, Stale};
 use super::filesystem::Asked;
 use super::moment::Moment;
@@ -129,6 +129,11 @@ impl<P: Platform> Inode<P> {
         named.is_some_and(|inode| core::ptr::eq(&*inode, self))
     }
 
+    /// Returns what the next read or write needs to know, if the size is up to date.
+    pub(super) fn known(&self) -> Option<Known> {
+        self.attr.known(self.fs.moment())
+    }
+
     /// Returns the attributes as the answer to a question brought them, or a later
     /// one; nothing if something changed here since. Whether they may be kept
     /// does not matter.
@@ -228,10 +233,7 @@ impl<P: Platform> Inode<P> {
 
     /// Notes that a change made here has outdated `stale`.
     pub(super) fn attr_changed(&self, stale: Stale) {
-        self.attr.update(|cache| {
-            cache.version = self.fs.next_version();
-            cache.stale |= stale;
-        });
+        self.attr.outdate(stale, || self.fs.next_version());
     }
 
     /// Notes that data were read, which changes the time of access only.

@@ -66,6 +66,14 @@ pub(super) struct Rights {
     pub(super) acl: AclState,
 }
 
+/// What an access through the DAX window goes by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub(super) size: u64,
+    pub(super) mode: Mode,
+    pub(super) stale: Stale,
+}
+
 impl AttrCache {
     pub(super) fn new(attr: Attr, until: Moment, asked: Asked) -> Self {
         Self {
@@ -103,15 +111,17 @@ pub(super) struct AttrCell {
 }
 
 const WORDS: usize = 13;
-/// Those that permission checks need come first: [`SMALL`], [`OWNER`], [`UNTIL`].
+/// Those that permission checks need come first: [`SMALL`], [`OWNER`], [`UNTIL`];
+/// then what reads and writes need as well.
 const RIGHTS: usize = 3;
+const KNOWN: usize = 4;
 /// Nanoseconds of the time of access, and what is smaller than a word.
 const SMALL: usize = 0;
 const OWNER: usize = 1;
 const UNTIL: usize = 2;
-const VERSION: usize = 3;
-const ASKED: usize = 4;
-const SIZE: usize = 5;
+const SIZE: usize = 3;
+const VERSION: usize = 4;
+const ASKED: usize = 5;
 const BLOCKS: usize = 6;
 const INO: usize = 7;
 const ATIME: usize = 8;
@@ -246,6 +256,27 @@ impl AttrCell {
         })
     }
 
+    /// Returns what reads and writes go by, if the size is valid. Takes no lock.
+    pub(super) fn known(&self, now: Moment) -> Option<Known> {
+        let words = self.words.read_first::<KNOWN>();
+        let stale = stale_of(words[SMALL]);
+        let valid = now < Moment::from_bits(words[UNTIL]) && !stale.contains(Stale::SIZE);
+        valid.then(|| Known {
+            size: words[SIZE],
+            mode: mode_of(words[SMALL]),
+            stale,
+        })
+    }
+
+    /// Notes that a change has outdated `stale`, and the number that `version` gives
+    /// it.
+    pub(super) fn outdate(&self, stale: Stale, version: impl FnOnce() -> u64) {
+        self.words.update(|words| {
+            words[VERSION] = version();
+            words[SMALL] |= u64::from(stale.bits()) << STALE_AT;
+        });
+    }
+
     /// Changes what is known. `change` takes no lock.
     pub(super) fn update<R>(&self, change: impl FnOnce(&mut AttrCache) -> R) -> R {
         self.words.update(|words| {
@@ -309,6 +340,13 @@ mod tests {
                     let seen = cell.read();
                     assert_eq!((seen.attr, seen.stale, seen.acl), (attr, stale, acl));
                     assert_eq!((seen.until, seen.version), (later, 7));
+                    let known = cell.known(Moment::PAST);
+                    assert_eq!(known.is_none(), stale.contains(Stale::SIZE));
+                    if let Some(known) = known {
+                        let size_and_mode = (attr.size, attr.mode, stale);
+                        assert_eq!((known.size, known.mode, known.stale), size_and_mode);
+                    }
+                    assert!(cell.known(later).is_none(), "it has expired");
                     let rights = cell.rights(Moment::PAST);
                     assert_eq!(rights.is_none(), stale.contains(Stale::MODE));
                     assert!(cell.rights(later).is_none(), "it has expired");
@@ -317,6 +355,10 @@ mod tests {
                         assert_eq!((rights.uid, rights.gid), (attr.uid, attr.gid));
                         assert_eq!(rights.acl, acl);
                     }
+                    cell.outdate(Stale::WRITTEN, || 8);
+                    let seen = cell.read();
+                    assert_eq!((seen.attr, seen.version, seen.acl), (attr, 8, acl));
+                    assert_eq!(seen.stale, stale | Stale::WRITTEN);
                 }
             }
         }

@@ -16,7 +16,6 @@ use crate::device::Data;
 use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::platform::Platform;
-use crate::sync::SpinLock;
 use crate::wire::{
     FileHandle, FileType, Flush, FopenFlags, Fsync, FsyncFlags, InitFlags, LockFamily, LockOwner,
     Opcode, Open, OpenFlags, SetIds,
@@ -34,7 +33,7 @@ pub struct File<P: Platform> {
     /// Something was written that no FLUSH has followed.
     pub(super) unflushed: AtomicBool,
     /// Where it was read and written last, to see a sequence.
-    pub(super) stream: SpinLock<Stream>,
+    pub(super) stream: Stream,
     /// Owner of its flock, 0 before the first.
     pub(super) flock: AtomicU64,
     /// Its name in notifications, 0 before the first POLL.
@@ -181,7 +180,7 @@ impl<P: Platform> File<P> {
             handle,
             flags,
             unflushed: AtomicBool::new(false),
-            stream: SpinLock::default(),
+            stream: Stream::default(),
             flock: AtomicU64::new(0),
             poll: AtomicU64::new(0),
         })

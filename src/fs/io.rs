@@ -37,6 +37,9 @@ impl<P: Platform> File<P> {
         }
         let total: usize = bufs.iter().map(|b| b.len()).sum();
         check_end(offset, total)?;
+        if let Some(n) = self.read_mapped(offset, bufs) {
+            return Ok(n);
+        }
         let layout = inode.share_layout()?;
         let mut room = total;
         let size = match layout {
@@ -156,6 +159,11 @@ impl<P: Platform> File<P> {
         let append = origin == WriteOrigin::Caller && self.handle.flags.contains(OpenFlags::APPEND);
         if !append {
             check_end(offset, total)?;
+            if origin == WriteOrigin::Caller
+                && let Some(n) = self.write_mapped(offset, bufs)
+            {
+                return Ok(n);
+            }
         }
         inode.clear_set_ids()?;
         let _layout = inode.share_layout()?;

@@ -71,6 +71,12 @@ impl<P: Platform> SleepRwLock<P> {
         }
     }
 
+    /// Returns whether somebody has the lock alone, or waits for that. No more
+    /// than a hint.
+    pub fn is_wanted(&self) -> bool {
+        self.state.load(Relaxed) & (ALONE | WANTED) != 0
+    }
+
     /// Takes the lock alone. Blocks while anybody has it.
     ///
     /// # Errors

@@ -1,15 +1,46 @@
 //! What accesses add to a chunk's history, and what a mapping is worth.
 
-use super::super::policy::{Access, Kind};
+use super::super::policy::{Access, Costs, Kind};
 use super::ghost::{History, Start};
-use super::learn::Bursts;
-use super::score::Score;
+use super::learn::{Bursts, Newcomers};
+use super::score::{Decay, Score};
 use super::{Place, Reclaim};
 
-impl Reclaim {
+/// What is counted of accesses, and what they cost.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) costs: Costs,
+    pub(super) decay: Decay,
+    /// Ranges of the window.
+    pub(super) ranges: u64,
+    /// Bursts so far.
+    pub(super) tick: u64,
+    /// Accesses so far.
+    pub(super) clock: u64,
+    /// How many must be passing at once, because of late some went in the middle
+    /// of their bursts or before their use.
+    pub(super) streams: usize,
+    pub(super) newcomers: Newcomers,
+    bursts: [Bursts; 2],
+}
+
+impl Account {
+    pub(super) fn new(ranges: usize, costs: Costs) -> Self {
+        Self {
+            costs,
+            decay: Decay::new(Reclaim::HALF_LIFE * ranges as u64),
+            ranges: ranges as u64,
+            tick: 0,
+            clock: 0,
+            streams: 0,
+            newcomers: Newcomers::new(ranges),
+            bursts: [Bursts::default(); 2],
+        }
+    }
+
     /// How many bursts ago an access still belongs to the current burst.
     pub(super) fn near(&self) -> u64 {
-        (self.window() as u64 / 8).min(8)
+        (self.ranges / 8).min(8)
     }
 
     pub(super) fn map_cost(&self) -> u64 {
@@ -21,7 +52,7 @@ impl Reclaim {
     }
 
     pub(super) fn class(access: &Access) -> usize {
-        usize::from(access.chunk_len > Self::SMALL)
+        usize::from(access.chunk_len > Reclaim::SMALL)
     }
 
     /// Adds an access to a history. `absent` if the chunk is not mapped. Says
@@ -30,12 +61,12 @@ impl Reclaim {
         self.clock += 1;
         // A sequential run is one burst however many others go on beside it.
         let runs_on = access.run > 0 && access.at > 0;
-        let elapsed = self.tick - history.last > self.near()
-            || self.tick - history.began > self.window() as u64;
+        let elapsed =
+            self.tick - history.last > self.near() || self.tick - history.began > self.ranges;
         let begins = !history.known || (elapsed && !runs_on);
         if begins {
             self.tick += 1;
-            if self.tick.is_multiple_of(self.window() as u64) {
+            if self.tick.is_multiple_of(self.ranges) {
                 self.streams = self.streams.saturating_sub(1);
             }
             history.began = self.tick;
@@ -79,7 +110,9 @@ impl Reclaim {
         }
         begins
     }
+}
 
+impl Reclaim {
     /// Says whether the current burst of an absent chunk pays for a mapping by
     /// itself, if it takes the place of `replaced`.
     pub(super) fn burst_pays(
@@ -89,7 +122,7 @@ impl Reclaim {
         free: usize,
         replaced: Option<u32>,
     ) -> bool {
-        let mut price = self.map_cost() << history.cuts.min(5);
+        let mut price = self.account.map_cost() << history.cuts.min(5);
         if free == 0 {
             let Some(slot) = replaced else {
                 // Every range is in the middle of a run: do not cut that short.
@@ -104,7 +137,7 @@ impl Reclaim {
         }
         let usual = history
             .absent
-            .is_some_and(|start| self.bursts_of(start).mostly_pay());
+            .is_some_and(|start| self.account.bursts_of(start).mostly_pay());
         usual || u64::from(history.regret) + self.expected(access) >= price
     }
 
@@ -113,11 +146,11 @@ impl Reclaim {
     pub(super) fn expected(&self, access: &Access) -> u64 {
         let rest = u64::from(access.chunk_len.saturating_sub(access.at + access.len));
         let pieces = rest.min(access.run) / u64::from(access.len.max(1));
-        pieces * self.costs.saving(access)
+        pieces * self.account.costs.saving(access)
     }
 
     pub(super) fn value(&self, history: &History) -> u64 {
-        self.decay.value(history.score, self.tick)
+        self.account.decay.value(history.score, self.account.tick)
     }
 
     /// Says whether the burst that brought a range in goes on beside the one of

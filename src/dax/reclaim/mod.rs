@@ -47,11 +47,11 @@ mod score;
 
 use alloc::vec::Vec;
 
+use self::account::Account;
 use self::ghost::{Ghosts, History};
 use self::heap::Heap;
-use self::learn::{Bursts, Newcomers};
 use self::list::List;
-use self::score::{Decay, Score};
+use self::score::Score;
 use super::geometry::{Chunk, InodeKey, RangeId};
 use super::keymap::FileChunk;
 use super::policy::{Access, Admission, Costs, Kind, Policy};
@@ -81,27 +81,17 @@ struct Entry {
 /// The policy's state for one window.
 #[derive(Debug)]
 pub struct Reclaim {
-    costs: Costs,
-    decay: Decay,
+    account: Account,
     entries: Vec<Entry>,
     kept: Heap<Score>,
     passing: List,
     ghosts: Ghosts,
-    /// Bursts so far.
-    tick: u64,
-    /// Accesses so far.
-    clock: u64,
     /// Accesses between the last two of the range last accessed.
     gap: u64,
     /// Number of the access by which the range to be mapped ahead should be used.
     ahead_due: u64,
     /// How many ranges may be passing before one of them goes first.
     room: usize,
-    /// How many must be passing at once, because of late some went in the middle
-    /// of their bursts or before their use.
-    streams: usize,
-    newcomers: Newcomers,
-    bursts: [Bursts; 2],
     /// Tick at which a caller last had to wait for an unmapping.
     squeezed: Option<u64>,
 }
@@ -144,27 +134,21 @@ impl Reclaim {
             touched: 0,
         };
         Self {
-            costs,
-            decay: Decay::new(Self::HALF_LIFE * ranges as u64),
+            account: Account::new(ranges, costs),
             entries: (0..ranges).map(|_| entry()).collect(),
             kept: Heap::new(ranges),
             passing: List::new(ranges),
             ghosts: Ghosts::new((Self::GHOSTS * ranges).max(Self::LEAST_GHOSTS)),
-            tick: 0,
-            clock: 0,
             gap: 1,
             ahead_due: 0,
             room: Self::least_room(ranges),
-            streams: 0,
-            newcomers: Newcomers::new(ranges),
-            bursts: [Bursts::default(); 2],
             squeezed: None,
         }
     }
 
     /// Replaces the costs, as measured on this machine.
     pub fn set_costs(&mut self, costs: Costs) {
-        self.costs = costs;
+        self.account.costs = costs;
     }
 
     const fn least_room(ranges: usize) -> usize {
@@ -176,8 +160,8 @@ impl Reclaim {
     }
 
     fn remember(&mut self, key: FileChunk, history: History) {
-        let one = self.costs.request.into();
-        let (decay, now) = (self.decay, self.tick);
+        let one = self.account.costs.request.into();
+        let (decay, now) = (self.account.decay, self.account.tick);
         self.ghosts
             .put(key, history, |old| decay.value(old.score, now) < one);
     }
@@ -186,7 +170,7 @@ impl Reclaim {
         let ranges = self.window();
         let recent = self
             .squeezed
-            .is_some_and(|then| self.tick - then <= ranges as u64);
+            .is_some_and(|then| self.account.tick - then <= ranges as u64);
         let reserve = ranges / Self::RESERVE;
         if recent && reserve >= 2 { reserve } else { 0 }
     }
@@ -195,40 +179,35 @@ impl Reclaim {
 impl Policy for Reclaim {
     fn hit(&mut self, range: RangeId, access: &Access) {
         let slot = range.index() as u32;
-        let place = self.entries[slot as usize].place;
-        let before = self.entries[slot as usize].history;
-        let mut history = before;
-        let begins = self.note(&mut history, access, false);
-        let drained = access.run > 0 && access.at + access.len >= access.chunk_len;
-        self.entries[slot as usize].history = history;
         let entry = &mut self.entries[slot as usize];
-        self.gap = if entry.ahead {
-            self.gap
-        } else {
-            self.clock - entry.touched
-        };
+        let (last, known) = (entry.history.last, entry.history.known);
+        let begins = self.account.note(&mut entry.history, access, false);
+        let drained = access.run > 0 && access.at + access.len >= access.chunk_len;
+        let clock = self.account.clock;
+        if !entry.ahead {
+            self.gap = clock - entry.touched;
+        }
         entry.ahead = false;
-        entry.touched = self.clock;
+        entry.touched = clock;
         entry.due = match access.run {
             0 => 0,
             _ if drained => 0,
-            _ => self.clock + Self::PATIENCE * self.gap.max(1),
+            _ => clock + Self::PATIENCE * self.gap.max(1),
         };
-        match place {
+        let fresh = entry.history.prior == Score::default();
+        match entry.place {
             Place::Nowhere => {}
             Place::Kept => {
-                if begins && self.tick - before.last > 2 * self.window() as u64 {
+                if begins && self.account.tick - last > 2 * self.window() as u64 {
                     self.room = (self.room - 1).max(Self::least_room(self.window()));
                 }
-                if history.score != before.score {
-                    self.kept.set(slot, history.score);
-                }
+                // The heap learns of a higher score when it is asked for the lowest.
             }
-            Place::Passing if begins && before.known => {
+            Place::Passing if begins && known => {
                 self.unlist(slot);
                 self.place(slot);
             }
-            Place::Passing if drained && history.prior == Score::default() => {
+            Place::Passing if drained && fresh => {
                 self.passing.remove(slot);
                 self.passing.push_first(slot);
             }
@@ -240,10 +219,10 @@ impl Policy for Reclaim {
         let key = (access.inode, access.chunk);
         let old = Self::FORGET * self.window() as u64;
         let before = self.ghosts.get(key).copied();
-        let before = before.filter(|ghost| self.tick - ghost.last <= old);
+        let before = before.filter(|ghost| self.account.tick - ghost.last <= old);
         let before = before.unwrap_or_default();
         let mut history = before;
-        let begins = self.note(&mut history, access, true);
+        let begins = self.account.note(&mut history, access, true);
         if history.unmapped && !begins {
             history.cuts += 1;
             history.regret = 0;
@@ -253,24 +232,25 @@ impl Policy for Reclaim {
         }
         history.unmapped = false;
         history.passed = false;
-        let saving = self.costs.saving(access).min(1 << 30) as u32;
+        let saving = self.account.costs.saving(access).min(1 << 30) as u32;
         history.regret = history.regret.saturating_add(saving);
 
-        let class = Self::class(access);
+        let class = Account::class(access);
         let free_to_use = free > self.reserve();
+        self.refresh();
         let replaced = self.candidate(&mut |_| true);
         let loss = replaced.map(|slot| self.loss(slot, &history));
         let pays = access.kind == Kind::Fault || self.burst_pays(&history, access, free, replaced);
-        if pays && before.passed && self.tick - before.last <= self.window() as u64 {
+        if pays && before.passed && self.account.tick - before.last <= self.window() as u64 {
             self.widen();
         }
         history.promising = !history.tried
-            && self.newcomers.is_new(history.newcomer)
-            && self.newcomers.deserve_eviction(class);
+            && self.account.newcomers.is_new(history.newcomer)
+            && self.account.newcomers.deserve_eviction(class);
         let map = pays
             || (history.promising && (free > 0 || loss.is_some()))
-            || (free_to_use && self.newcomers.deserve_free(class))
-            || loss.is_some_and(|loss| self.value(&history) > loss + self.map_cost());
+            || (free_to_use && self.account.newcomers.deserve_free(class))
+            || loss.is_some_and(|loss| self.value(&history) > loss + self.account.map_cost());
         self.remember(key, history);
         if map {
             Admission::Map
@@ -283,7 +263,7 @@ impl Policy for Reclaim {
         let history = self.ghosts.take((access.inode, access.chunk));
         self.enter(range, access, history.unwrap_or_default());
         if access.run > 0 && access.at + access.len < access.chunk_len {
-            self.entries[range.index()].due = self.clock + Self::PATIENCE * self.gap.max(1);
+            self.entries[range.index()].due = self.account.clock + Self::PATIENCE * self.gap.max(1);
         }
     }
 
@@ -322,16 +302,18 @@ impl Policy for Reclaim {
         wanted: Option<InodeKey>,
         may: &mut dyn FnMut(RangeId) -> bool,
     ) -> Option<RangeId> {
+        self.refresh();
         let mut allowed = |slot: u32| may(RangeId::from_index(slot));
         let slot = if wanted.is_none() {
             // The worker takes only what has passed.
             let over = |&slot: &u32| {
-                let idle = self.tick - self.entries[slot as usize].history.last > self.near();
+                let idle = self.account.tick - self.entries[slot as usize].history.last
+                    > self.account.near();
                 idle && !self.is_due(slot) && allowed(slot)
             };
             self.passing.iter().find(over)
         } else {
-            self.squeezed = Some(self.tick);
+            self.squeezed = Some(self.account.tick);
             let candidate = self.candidate(&mut allowed);
             if candidate.is_none() {
                 self.notice_streams(self.passing.len() + 1);
@@ -355,15 +337,19 @@ impl Policy for Reclaim {
     }
 
     fn ahead(&mut self, access: &Access, free: usize) -> bool {
+        self.refresh();
         let half = access.chunk_len / 2;
         let pieces = u64::from(access.chunk_len / access.len.max(1));
         // What is accessed as often as the run goes on would be wanted back first.
-        let since = self.clock.saturating_sub(Self::PATIENCE * self.gap.max(1));
+        let since = self
+            .account
+            .clock
+            .saturating_sub(Self::PATIENCE * self.gap.max(1));
         let at_rest = |slot: u32| self.entries[slot as usize].touched < since;
-        self.ahead_due = self.clock + pieces.saturating_mul(self.gap.max(1));
+        self.ahead_due = self.account.clock + pieces.saturating_mul(self.gap.max(1));
         access.run >= u64::from(half)
             && access.at + access.len >= half
-            && pieces * self.costs.saving(access) >= self.map_cost()
+            && pieces * self.account.costs.saving(access) >= self.account.map_cost()
             && (free > 0 || self.candidate(&mut |_| true).is_some_and(at_rest))
     }
 
@@ -389,7 +375,7 @@ impl Reclaim {
             assert_eq!(passing, usize::from(entry.place == Place::Passing));
             assert_eq!(kept + passing, usize::from(mapped), "range {slot}");
             let score = self.kept.iter().find(|&(_, other)| other == slot);
-            assert!(score.is_none_or(|(score, _)| score == entry.history.score));
+            assert!(score.is_none_or(|(score, _)| score <= entry.history.score));
             let ghost = self.ghosts.get(entry.key);
             assert!(!mapped || ghost.is_none(), "range {slot} has a ghost");
         }

@@ -9,7 +9,22 @@ use super::{Place, Reclaim};
 impl Reclaim {
     /// How many ranges may be passing.
     pub(super) fn room(&self) -> usize {
-        self.room.max(self.streams).min(self.window())
+        self.room.max(self.account.streams).min(self.window())
+    }
+
+    /// Brings the keys of the lowest kept ranges up to date: scores rise with each
+    /// burst, and most of them long before anybody asks.
+    pub(super) fn refresh(&mut self) {
+        for _ in 0..Self::LOOK_AT {
+            let Some((key, slot)) = self.kept.least() else {
+                return;
+            };
+            let score = self.entries[slot as usize].history.score;
+            if key == score {
+                return;
+            }
+            self.kept.set(slot, score);
+        }
     }
 
     /// Finds the range that should go next, among those that no run is about to
@@ -44,6 +59,7 @@ impl Reclaim {
 
     /// Lists a range that is nowhere.
     pub(super) fn place(&mut self, slot: u32) {
+        self.refresh();
         let history = self.entries[slot as usize].history;
         let (kept, room, window) = (self.kept.len(), self.room(), self.window());
         let may_grow = kept + room < window;
@@ -52,7 +68,8 @@ impl Reclaim {
         let beats = least.is_some_and(|(least, _)| {
             history.promising
                 || history.prior > least
-                || self.value(&history) > self.decay.value(least, self.tick) + self.map_cost()
+                || self.value(&history)
+                    > self.account.decay.value(least, self.account.tick) + self.account.map_cost()
         });
         if unused || beats || (may_grow && history.prior > Score::default()) {
             if !may_grow && let Some((_, demoted)) = least {
@@ -80,7 +97,7 @@ impl Reclaim {
     pub(super) fn enter(&mut self, range: RangeId, access: &Access, history: History) {
         let slot = range.index() as u32;
         self.unlist(slot);
-        let clock = self.clock;
+        let clock = self.account.clock;
         let entry = &mut self.entries[slot as usize];
         entry.touched = clock;
         entry.key = (access.inode, access.chunk);
@@ -97,11 +114,11 @@ impl Reclaim {
     }
 
     pub(super) fn notice_streams(&mut self, passing: usize) {
-        self.streams = passing.min((self.window() / 2).max(1));
+        self.account.streams = passing.min((self.window() / 2).max(1));
     }
 
     /// Says whether a run is expected to need the range soon.
     pub(super) fn is_due(&self, slot: u32) -> bool {
-        self.entries[slot as usize].due >= self.clock
+        self.entries[slot as usize].due >= self.account.clock
     }
 }

@@ -13,14 +13,15 @@ pub(super) struct Score(u64);
 /// How fast scores decay.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Decay {
-    half_life: u64,
+    half_life_shift: u32,
 }
 
 impl Decay {
-    /// Halves every `half_life` ticks, at least 1.
+    /// Halves every `half_life` ticks, or more: a power of two, since this is
+    /// asked at each burst and a division takes its time.
     pub(super) fn new(half_life: u64) -> Self {
         Self {
-            half_life: half_life.max(1),
+            half_life_shift: half_life.max(1).next_power_of_two().trailing_zeros(),
         }
     }
 
@@ -29,7 +30,7 @@ impl Decay {
         let Some(above) = score.0.checked_sub(now << 8) else {
             return 0;
         };
-        let log = above / self.half_life;
+        let log = above >> self.half_life_shift;
         let mantissa = 256 + (log & 255);
         match log >> 8 {
             whole @ 0..=48 => (mantissa << whole) >> 8,
@@ -44,7 +45,7 @@ impl Decay {
             return Score::default();
         };
         let log = (u64::from(whole) << 8) + (((value << 8) >> whole) & 255);
-        Score((now << 8) + log * self.half_life)
+        Score((now << 8) + (log << self.half_life_shift))
     }
 
     /// Returns `score` with `amount` added at tick `now`.

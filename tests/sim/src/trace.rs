@@ -90,6 +90,7 @@ impl Trace {
                 let (chunk, at) = geometry.locate(offset);
                 let len = (end - offset).min(geometry.range_size() - u64::from(at));
                 let chunk_len = geometry.mappable(chunk, size);
+                let run = stream.run_at(offset);
                 accesses.push(Access {
                     inode: InodeKey(touch.file),
                     chunk,
@@ -97,8 +98,9 @@ impl Trace {
                     len: len as u32,
                     chunk_len,
                     kind: touch.kind,
-                    run: stream.note(offset, len),
+                    run,
                 });
+                stream.note(offset, len, run);
                 offset += len;
             }
         }
