@@ -17,7 +17,8 @@
 //! - Files mapped into memory, shared and copy-on-write ([`mmap`]).
 //! - The driver's platform and DMA traits ([`platform`], [`hal`]), its devices
 //!   and mounts ([`virtiofs`]), file commands for the shell ([`files`]), and its
-//!   tests on a real share ([`suite`]).
+//!   tests on a real share ([`suite`]), and the workloads of its benchmark
+//!   (`bench` in the shell).
 //!
 //! # What it leaves out
 //!
@@ -44,6 +45,7 @@ extern crate std;
 pub mod acpi;
 pub mod apic;
 pub mod backtrace;
+mod bench;
 pub mod clock;
 pub mod cmdline;
 pub mod console;

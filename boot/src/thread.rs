@@ -29,6 +29,9 @@ const TURN: Duration = Duration::from_millis(4);
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
+/// Nanoseconds that CPUs spent without a thread to run.
+static IDLE: AtomicU64 = AtomicU64::new(0);
+
 static SCHEDULER: IrqMutex<Scheduler> = IrqMutex::new(Scheduler {
     ready: VecDeque::new(),
     sleepers: Vec::new(),
@@ -152,10 +155,20 @@ impl Scheduler {
         // stays held across the switch.
         unsafe {
             let idle = (*local.idle.get())
-                .clone()
+                .as_ref()
                 .expect("the CPU has an idle loop");
-            let next = guard.ready.pop_front().unwrap_or(idle);
-            *local.turn_end.get() = clock::now() + TURN;
+            let next = guard.ready.pop_front().unwrap_or_else(|| idle.clone());
+            let now = clock::now();
+            *local.turn_end.get() = now + TURN;
+            if Arc::ptr_eq(&next, idle) {
+                *local.idle_since.get() = now;
+            } else if (*local.current.get())
+                .as_ref()
+                .is_some_and(|current| Arc::ptr_eq(current, idle))
+            {
+                let idle = now.saturating_sub(*local.idle_since.get());
+                IDLE.fetch_add(idle.as_nanos() as u64, Ordering::Relaxed);
+            }
             guard.idle &= !(1 << cpu::current().id());
             guard.arm();
             let to = *next.rsp.get();
@@ -176,6 +189,8 @@ pub(crate) struct PerCpu {
     previous: UnsafeCell<Option<Arc<Thread>>>,
     idle: UnsafeCell<Option<Arc<Thread>>>,
     turn_end: UnsafeCell<Duration>,
+    /// When the idle loop was switched to last.
+    idle_since: UnsafeCell<Duration>,
 }
 
 impl PerCpu {
@@ -185,6 +200,7 @@ impl PerCpu {
             previous: UnsafeCell::new(None),
             idle: UnsafeCell::new(None),
             turn_end: UnsafeCell::new(Duration::ZERO),
+            idle_since: UnsafeCell::new(Duration::ZERO),
         }
     }
 
@@ -356,6 +372,12 @@ impl<T> JoinHandle<T> {
             }
         }
     }
+}
+
+/// Returns how long CPUs had no thread to run, summed up. What goes on at this
+/// moment counts when it ends.
+pub fn idle_time() -> Duration {
+    Duration::from_nanos(IDLE.load(Ordering::Relaxed))
 }
 
 /// Returns the running thread.

@@ -47,6 +47,11 @@ impl Files {
         }
     }
 
+    /// Returns the mounted file system.
+    pub(crate) fn mounted(&self) -> Arc<Mounted> {
+        self.mounted.clone()
+    }
+
     /// Returns the working directory, for a prompt.
     pub fn prompt(&self) -> String {
         let path = self.process.getcwd().unwrap_or_default();

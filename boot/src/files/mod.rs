@@ -12,10 +12,16 @@ mod tree;
 
 pub use context::Files;
 
-use crate::shell::Command;
+use crate::{bench, shell::Command};
 
 /// All of them.
 pub const COMMANDS: &[&dyn Command<Files>] = &[
+    &Simple {
+        name: "bench",
+        usage: "[-n PASSES] [base|posix|dax|WORKLOAD]...",
+        help: "run the benchmark's workloads on its tree; see make bench",
+        run: bench::command,
+    },
     &Simple {
         name: "cat",
         usage: "FILE...",
