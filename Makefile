@@ -4,13 +4,15 @@ target := $(or $(CARGO_TARGET_DIR),target)
 runner := $(target)/release/virtio-fs-run
 kernel := $(target)/kernel/kernel
 mounter := $(target)/release/virtio-fs-mount
+bencher := $(target)/release/virtio-fs-bench
 
 # What a user may set. Passed on by the environment, so that no shell reads them twice.
 export SHARE CMD MEM SMP CACHE DAEMON ACCEL LOG TAG TIMEOUT SEED ARGS MNT
-export QEMU VIRTIOFSD
+export ROUNDS QUICK SET COMPARE REPORT NAME
+export QEMU VIRTIOFSD LINUX
 
 .DEFAULT_GOAL := help
-.PHONY: help run show test check mount umount suites kernel runner mounter daemon tools clean distclean
+.PHONY: help run show test check bench mount umount suites kernel runner mounter daemon tools clean distclean
 .SILENT:
 
 help:
@@ -20,6 +22,7 @@ help:
 	echo "  make show       print the commands that make run would start"
 	echo "  make test       everything that is tested, in a few minutes; the same as CI"
 	echo "  make check      format, lints, documentation"
+	echo "  make bench      workloads beside a Linux guest's: tables, JSON, a chart; a quarter of an hour"
 	echo "  make mount      mount SHARE on MNT of this machine, through the driver; needs root"
 	echo "  make umount     end that: MNT=dir"
 	echo "  make suites     the test suites of others on such mounts; needs root, takes half an hour"
@@ -39,6 +42,8 @@ help:
 	echo "  TIMEOUT=60        kill everything after so many seconds"
 	echo "  ARGS='...'        more options for the runner: make run ARGS=--help lists them"
 	echo "  SEED=1            test: of the random part; each run prints its own"
+	echo "  QUICK=1           bench: one round, nothing counted; ROUNDS=5 SET=posix,dax"
+	echo "  COMPARE=old.json  bench: show the differences to an earlier result; NAME=latest"
 	echo
 	echo "Examples"
 	echo "  make run"
@@ -72,6 +77,17 @@ suites: mounter daemon
 	TOOLS=$(target)/tools qemu/tools.sh virtiofsd
 	TOOLS=$(target)/tools tests/suites/tools.sh
 	tests/suites/run.sh $${SEED:+--seed "$$SEED"} $$ARGS
+
+# Without a Linux kernel the test kernel runs alone. The guest's program is linked statically:
+# it is all that the guest has.
+bench: tools kernel daemon
+	TOOLS=$(target)/tools qemu/tools.sh linux || echo "the test kernel runs alone"
+	cargo build --quiet --release --package virtio-fs-bench --package virtio-fs-insns
+	cargo rustc --quiet --release --package virtio-fs-bench-guest -- \
+		-C target-feature=+crt-static -C relocation-model=static
+	exec $(bencher) $${QUICK:+--quick} $${ROUNDS:+--rounds "$$ROUNDS"} $${SET:+--set "$$SET"} \
+		$${CACHE:+--cache "$$CACHE"} $${SHARE:+--share "$$SHARE"} $${COMPARE:+--compare "$$COMPARE"} \
+		$${REPORT:+--report "$$REPORT"} $${NAME:+--name "$$NAME"} $$ARGS
 
 test:
 	qemu/test.sh

@@ -2,16 +2,17 @@
 # Gets the two programs that a run needs and that a fresh machine lacks: a QEMU
 # with vhost-user shared memory (for the DAX window) and virtiofsd.
 #
-#     qemu/tools.sh [qemu] [virtiofsd]        both when none is named
+#     qemu/tools.sh [qemu] [virtiofsd] [linux]    the first two when none is named
 #
-# Leaves target/tools/bin/qemu-system-x86_64 and target/tools/bin/virtiofsd.
+# Leaves target/tools/bin/qemu-system-x86_64 and target/tools/bin/virtiofsd; for
+# the benchmark, the kernel of a Linux guest: target/tools/linux/vmlinuz.
 # Takes what is installed when it is new enough. Otherwise nothing outside
 # target/tools is changed and no root is needed: QEMU is unpacked from packages
 # of the archive that this machine's own apt is set up for (another suite of
 # it), and apt itself checks the signatures; virtiofsd is built by cargo.
 #
-# From the environment: QEMU and VIRTIOFSD, programs to be used instead; TOOLS,
-# the folder (target/tools).
+# From the environment: QEMU and VIRTIOFSD, programs to be used instead, and
+# LINUX, a kernel; TOOLS, the folder (target/tools).
 #
 # A tool is put together under a name ending in ".new" and renamed when it has
 # run once, so an interrupted run leaves nothing half done; a lock lets several
@@ -307,6 +308,47 @@ get_virtiofsd() {
 	at_least "$have" "$virtiofsd_want" || say "virtiofsd $have is older than $virtiofsd_want, which the tests were written for"
 }
 
+# ---------------------------------------------------------------- Linux
+
+# Debian's kernel for virtual machines: virtio-fs and DAX are built in, so that no
+# module must be loaded.
+linux_from() {
+	local image file want
+	suites "$1" || return 1
+	image=$(apt-cache "${apt[@]}" depends linux-image-cloud-amd64 2>/dev/null |
+		sed -n 's/.*Depends: \(linux-image-[0-9][^ ]*-cloud-amd64\)$/\1/p' | head -n 1)
+	[ -n "$image" ] || { say "no kernel for virtual machines in $1"; return 1; }
+	say "getting $image ($1) into $tools/linux; some 35 MB"
+	rm -rf "$tools/linux.new"
+	mkdir -p "$tools/linux.new/deb"
+	(cd "$tools/linux.new/deb" && apt-get "${apt[@]}" download "$image" >"$state/log/download" 2>&1) ||
+		{ say "apt: $(grep '^E:' "$state/log/download" | head -n 2 | tr '\n' ' ')"; return 1; }
+	for file in "$tools/linux.new/deb"/*.deb; do dpkg-deb -x "$file" "$tools/linux.new/deb" || return 1; done
+	mv "$tools"/linux.new/deb/boot/vmlinuz-* "$tools/linux.new/vmlinuz"
+	mv "$tools"/linux.new/deb/boot/config-* "$tools/linux.new/config"
+	rm -rf "$tools/linux.new/deb"
+	for want in VIRTIO_PCI VIRTIO_FS FUSE_DAX; do
+		grep -q "^CONFIG_$want=y" "$tools/linux.new/config" || { say "$image is built without $want"; return 1; }
+	done
+	rm -rf "$tools/linux"
+	mv "$tools/linux.new" "$tools/linux"
+}
+
+get_linux() {
+	if [ -n "${LINUX:-}" ]; then
+		[ -e "$LINUX" ] || { say "there is no kernel LINUX=$LINUX"; return 1; }
+		mkdir -p "$tools/linux"
+		ln -sfn "$(readlink -f "$LINUX")" "$tools/linux/vmlinuz"
+		return
+	fi
+	[ -e "$tools/linux/vmlinuz" ] && return
+	if [ "$family" = debian ] && command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then
+		linux_from trixie && return
+	fi
+	say "no Linux guest to compare with: name a kernel with virtio-fs built in, LINUX=/path/to/vmlinuz"
+	return 1
+}
+
 # ---------------------------------------------------------------- main
 
 [ $# -gt 0 ] || set -- qemu virtiofsd
@@ -328,7 +370,8 @@ for tool; do
 	case $tool in
 	qemu) get_qemu || status=1 ;;
 	virtiofsd) get_virtiofsd || status=1 ;;
-	*) say "no such tool: $tool (qemu, virtiofsd)"; status=2 ;;
+	linux) get_linux || status=1 ;;
+	*) say "no such tool: $tool (qemu, virtiofsd, linux)"; status=2 ;;
 	esac
 done
 exit "$status"

@@ -13,6 +13,7 @@ use crate::{
 use rustix::io::{FdFlags, fcntl_setfd};
 use std::{
     ffi::OsString,
+    fs::File,
     hash::{BuildHasher, RandomState},
     iter::once,
     os::{
@@ -63,6 +64,12 @@ impl Daemon {
         end: impl FnOnce() + Send + 'static,
     ) -> Result<Self, Error> {
         let program = tools.daemon(share.daemon)?;
+        let file = match &share.log {
+            Some(path) => {
+                Some(File::create(path).map_err(Error::os(format!("writing {}", path.display())))?)
+            }
+            None => None,
+        };
         let mut command = Command::new(&program);
         let fd = listener.as_raw_fd();
         command
@@ -92,7 +99,7 @@ impl Daemon {
         let mut child = process::spawn(command).map_err(|error| Tools::broken(&program, &error))?;
         let echo = shown.then(|| format!("{} {}", share.daemon, share.tag));
         let log = match child.stderr.take() {
-            Some(stderr) => Tail::follow(stderr, echo, end),
+            Some(stderr) => Tail::follow(stderr, echo, file, end),
             None => Tail::default(),
         };
         Ok(Self { child, log })

@@ -9,7 +9,8 @@
 use rustix::process::{Pid, Signal, getpid, getppid, kill_process_group};
 use std::{
     collections::VecDeque,
-    io::{self, BufRead, BufReader, Read},
+    fs::File,
+    io::{self, BufRead, BufReader, BufWriter, Read, Write},
     os::unix::process::{CommandExt, ExitStatusExt},
     process::{Child, Command, ExitStatus},
     sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
@@ -89,17 +90,28 @@ impl Tail {
     const LINES: usize = 20;
 
     /// Reads a child's output to its end on a thread of its own, which then calls `end`. With
-    /// `echo`, each line also goes to standard error behind that name.
+    /// `echo`, each line also goes to standard error behind that name; with `file`, to that.
     pub(crate) fn follow(
         from: impl Read + Send + 'static,
         echo: Option<String>,
+        file: Option<File>,
         end: impl FnOnce() + Send + 'static,
     ) -> Self {
         let tail = Self::default();
         let lines = tail.clone();
         thread::spawn(move || {
+            let mut file = file.map(BufWriter::new);
             for line in BufReader::new(from).split(b'\n') {
                 let Ok(line) = line else { break };
+                if let Some(whole) = &mut file
+                    && whole
+                        .write_all(&line)
+                        .and_then(|()| whole.write_all(b"\n"))
+                        .is_err()
+                {
+                    // A full disk must not end the run: the reader sees what is missing.
+                    file = None;
+                }
                 let line = String::from_utf8_lossy(&line).trim_end().to_owned();
                 if let Some(name) = &echo {
                     // Terminals in raw mode need the carriage return.
@@ -111,6 +123,7 @@ impl Tail {
                 }
                 lines.push_back(line);
             }
+            drop(file);
             end();
         });
         tail
@@ -174,7 +187,7 @@ mod tests {
     fn the_tail_keeps_only_the_last_lines() {
         let (sender, done) = mpsc::channel();
         let text: String = (0..100).map(|n| format!("line {n}\n")).collect();
-        let tail = Tail::follow(io::Cursor::new(text), None, move || {
+        let tail = Tail::follow(io::Cursor::new(text), None, None, move || {
             sender.send(()).unwrap()
         });
         done.recv().unwrap();

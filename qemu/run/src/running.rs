@@ -118,7 +118,7 @@ impl Running {
             .stderr(Stdio::piped());
         let mut qemu = process::spawn(command).map_err(|error| Tools::broken(&program, &error))?;
         let qemu_log = match qemu.stderr.take() {
-            Some(stderr) => Tail::follow(stderr, shown.then(|| "qemu".into()), || ()),
+            Some(stderr) => Tail::follow(stderr, shown.then(|| "qemu".into()), None, || ()),
             None => Tail::default(),
         };
         if let Some(stdout) = qemu.stdout.take() {

@@ -62,6 +62,8 @@ pub struct Share {
     pub window_mib: u32,
     /// Further arguments for the daemon.
     pub args: Vec<OsString>,
+    /// A file for all that the daemon writes to its standard error.
+    pub log: Option<PathBuf>,
     /// What to do when the daemon goes away.
     pub on_loss: OnLoss,
 }
@@ -82,6 +84,7 @@ impl Share {
             queues: 1,
             window_mib: 64,
             args: Vec::new(),
+            log: None,
             on_loss: OnLoss::default(),
         }
     }
