@@ -4,10 +4,12 @@
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::fence;
 
-use super::Connection;
+use super::names::Life;
 use super::pool::{Class, SlotId};
+use super::redo::{Mark, Redo, Span, redo, span};
 use super::slot::{Args, Cleanup, REPLY_OFFSET, REPLY_SPACE, Slot, SlotState, Waiter};
 use super::wait::WaitEnd;
+use super::{Connection, State};
 use crate::device::dma::DmaRegion;
 use crate::device::table::{Access, Segment};
 use crate::device::{Data, Lent, TableBuilder, lend, reclaim};
@@ -15,19 +17,55 @@ use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::{PAGE_SIZE, Platform};
 use crate::wire::{
-    self, Credentials, Expected, Opcode, REPLY_HEADER, ReplyError, ReplyShape, Request, Silence,
-    Unique,
+    self, Credentials, Expected, Id, Opcode, REPLY_HEADER, ReplyError, ReplyShape, Request,
+    Silence, Unique,
 };
 
 /// The most a reply's fixed part may hold.
 const FIXED_MAX: usize = REPLY_SPACE - REPLY_HEADER;
 
-/// Why a request could not be prepared.
-enum Unfit {
+/// Why a request came to nothing.
+pub(super) enum Unfit {
     /// The data are in more pieces than the descriptor table has room for.
     Table,
+    /// It names something that must be found again first.
+    Missing(Id),
+    /// The session ended before it was sent.
+    Past,
+    /// The session ended after that; it may be sent again, or not.
+    Lost(Repeat),
     Failed(Error),
 }
+
+impl From<Error> for Unfit {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Whether a request that was sent may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeat {
+    Allowed,
+    Refused,
+}
+
+/// What is remembered of a request while it is with the device.
+pub(super) struct Notes {
+    pub(super) redo: Redo,
+    /// What it changes, and its place among all changes.
+    change: Option<(Span, Mark)>,
+}
+
+impl Notes {
+    /// Returns the request's place among all changes.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.change.map(|(_, mark)| mark)
+    }
+}
+
+/// How often the same request may turn out to name something that is missing.
+const MAX_FINDS: u32 = 16;
 
 impl<P: Platform> Connection<P> {
     /// Sends `request` without data and returns its reply. Blocks.
@@ -47,23 +85,59 @@ impl<P: Platform> Connection<P> {
     /// # Errors
     ///
     /// The server's, or as the [module](super) describes. E2BIG if the data are
-    /// in more pieces than the queue can take at once: [`fitting`](Self::fitting)
-    /// says how much would do.
+    /// in more pieces than the queue can take at once, or more than a server takes
+    /// that is there since a restart: [`fitting`](Self::fitting) and the
+    /// [limits](Self::limits) say how much would do.
     pub fn call<R: Request>(
         &self,
         request: &R,
         data: Data<'_, '_>,
         class: Class,
     ) -> Result<R::Reply> {
-        match self.try_call(request, data, class) {
-            Ok(reply) => Ok(reply),
-            Err(Unfit::Failed(error)) => Err(error),
-            Err(Unfit::Table) => Err(Error::caller(Errno::E2BIG)),
-        }
+        Ok(self.call_through(request, data, class)?.0)
     }
 
-    /// Returns how many bytes of scattered data one request surely can carry:
-    /// the bound of INIT, and that of the queue with each page apart.
+    /// As [`call`](Self::call), with the life that the reply is of, for ids among
+    /// the data.
+    pub(crate) fn call_with_life<R: Request>(
+        &self,
+        request: &R,
+        data: Data<'_, '_>,
+        class: Class,
+    ) -> Result<(R::Reply, Life)> {
+        self.call_through(request, data, class)
+    }
+
+    /// Sends a request that belongs to one life of the connection, for finding
+    /// again what was known before. Ids in its reply are the server's own. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// EIO if that life is over, ESTALE if it names what is not there any more,
+    /// and the server's.
+    pub(crate) fn ask_in<R: Request>(&self, life: Life, request: &R) -> Result<R::Reply> {
+        let id = self.acquire(Class::Session)?;
+        let flight = Flight {
+            conn: self,
+            id,
+            class: Class::Session,
+            only: Some(life),
+            lent: None,
+            data: &mut Data::None,
+        };
+        flight
+            .run(request)
+            .map(|(reply, _)| reply)
+            .map_err(|unfit| match unfit {
+                Unfit::Failed(error) => error,
+                Unfit::Missing(_) => Error::new(Errno::ESTALE, Origin::Connection),
+                Unfit::Table => Error::caller(Errno::E2BIG),
+                Unfit::Past | Unfit::Lost(_) => Error::new(Errno::EIO, Origin::Device),
+            })
+    }
+
+    /// Returns how many bytes of scattered data one request surely can carry by
+    /// the bound of the queue, with each page apart.
     pub fn fitting(&self) -> usize {
         let table = self.queues[0].with_ring(|ring| {
             let slot = self.pool.slot(SlotId(0));
@@ -94,7 +168,7 @@ impl<P: Platform> Connection<P> {
             }
         };
         let slot = self.pool.slot(id);
-        if self.encode(slot, request, class).is_err() {
+        if self.encode(slot, request, class, None).is_err() {
             self.pool.put(&self.platform, id);
             return None;
         }
@@ -110,30 +184,91 @@ impl<P: Platform> Connection<P> {
         Some(id)
     }
 
-    fn try_call<R: Request>(
+    /// Sends a request, and again where a restart came in between and it may be.
+    fn call_through<R: Request>(
         &self,
         request: &R,
         mut data: Data<'_, '_>,
         class: Class,
-    ) -> Result<R::Reply, Unfit> {
-        let id = self.acquire(class).map_err(Unfit::Failed)?;
-        let flight = Flight {
-            conn: self,
-            id,
-            class,
-            lent: None,
-            data: &mut data,
-        };
-        flight.run(request)
+    ) -> Result<(R::Reply, Life)> {
+        let (mut resends, mut finds) = (0, 0);
+        loop {
+            let id = self.acquire(class)?;
+            if self.names.life() != Life::default() && self.is_too_long(request) {
+                self.pool.put(&self.platform, id);
+                return Err(Error::caller(Errno::E2BIG));
+            }
+            let flight = Flight {
+                conn: self,
+                id,
+                class,
+                only: None,
+                lent: None,
+                data: &mut data,
+            };
+            let lost = match flight.run(request) {
+                Ok((reply, life)) => return Ok((reply, life)),
+                Err(Unfit::Failed(error)) => return Err(error),
+                Err(Unfit::Table) => return Err(Error::caller(Errno::E2BIG)),
+                Err(Unfit::Missing(missing)) if finds < MAX_FINDS => {
+                    finds += 1;
+                    self.find_again(missing)?;
+                    continue;
+                }
+                Err(Unfit::Missing(_)) => Repeat::Refused,
+                // Never sent: whether it may be now is decided where it waits.
+                Err(Unfit::Past) => continue,
+                Err(Unfit::Lost(repeat)) => {
+                    resends += 1;
+                    repeat
+                }
+            };
+            let lives = self.state() == State::Ready || self.state().is_interlude();
+            let policy = self.config.restart.unwrap_or_default();
+            // After an end that was not to be, the next turn says why there is no
+            // session; otherwise the end itself is the answer.
+            let goes_on = lives || self.config.restart.is_some();
+            if !goes_on
+                || class == Class::Session
+                || lost == Repeat::Refused
+                || resends > policy.resends
+            {
+                if goes_on && class != Class::Session {
+                    self.counters.requests_lost.add(1);
+                    log::warn!("virtio-fs: {request}: lost with its session");
+                }
+                return Err(Error::new(Errno::EIO, Origin::Device));
+            }
+            self.counters.requests_resent.add(1);
+        }
     }
 
-    /// Writes header and arguments into the slot's page.
+    /// Returns whether a request carries more than the server of this life takes:
+    /// it may have been measured by the limits of another.
+    fn is_too_long<R: Request>(&self, request: &R) -> bool {
+        let limits = self.limits.read();
+        match R::OPCODE {
+            Opcode::Write => request.data_out() > limits.max_write as usize,
+            Opcode::Read => request.data_in() > limits.max_read as usize,
+            _ => false,
+        }
+    }
+
+    /// Writes header and arguments into the slot's page, with the names that
+    /// nodes and handles have in this life, or `only` in that one.
     pub(super) fn encode<R: Request>(
         &self,
         slot: &Slot<P>,
         request: &R,
         class: Class,
-    ) -> Result<()> {
+        only: Option<Life>,
+    ) -> Result<Notes, Unfit> {
+        let life = self.names.life();
+        // In this order: a session that stands is that of the life just read.
+        let between = only.is_none() && class != Class::Session && self.state().is_interlude();
+        if between || only.is_some_and(|only| only != life) {
+            return Err(Unfit::Past);
+        }
         let unique = request.unique().unwrap_or_else(|| self.unique());
         let limits = self.limits();
         let credentials = if class.is_forced() {
@@ -171,13 +306,35 @@ impl<P: Platform> Connection<P> {
             }
         };
         args.len = encoded.args;
+        let mut notes = Notes {
+            redo: Redo::No,
+            change: None,
+        };
+        if self.config.restart.is_some() || life != Life::default() {
+            let bytes = match &mut args.long {
+                Some(long) => long.bytes_mut(),
+                None => args.page.bytes_mut(),
+            };
+            let bytes = &mut bytes[..encoded.args];
+            if let Some(node) = request.node() {
+                notes.redo = redo(R::OPCODE, node, bytes);
+                notes.change = span(R::OPCODE, node, bytes).map(|span| {
+                    let mark = self.changes.note(span);
+                    (span, mark)
+                });
+            }
+            if life != Life::default() {
+                self.rename(life, R::OPCODE, bytes)?;
+            }
+        }
+        slot.life.store(life.0, Relaxed);
         args.page.bytes_mut()[REPLY_OFFSET..REPLY_OFFSET + REPLY_HEADER].fill(0);
         slot.unique.store(unique.get(), Relaxed);
         slot.opcode.store(R::OPCODE.to_wire(), Relaxed);
         slot.node
             .store(request.node().map_or(0, wire::NodeId::get), Relaxed);
         self.counters.request(R::OPCODE.to_wire());
-        Ok(())
+        Ok(notes)
     }
 
     /// Gives an armed slot to the device.
@@ -185,7 +342,11 @@ impl<P: Platform> Connection<P> {
         let n = self.queues.len();
         let index = if n == 1 { 0 } else { self.place(opcode) % n };
         slot.queue.store(index as u16, Relaxed);
-        self.queues[index].submit(id, &self.env());
+        if !self.queues[index].submit(id, &self.env())
+            && slot.lose(&self.platform) == SlotState::Returned
+        {
+            self.pool.give_back(&self.platform, id);
+        }
         // The device may have been reset since the connection was checked, by
         // somebody who did not see this request. While it is not, the request is
         // the device's. Pairs with the fence in `stop_device`: either that sees
@@ -211,17 +372,19 @@ struct Flight<'f, 'a, 'b, P: Platform> {
     conn: &'f Connection<P>,
     id: SlotId,
     class: Class,
+    /// The only life that the request may be sent in. Its reply then keeps the
+    /// server's own ids.
+    only: Option<Life>,
     lent: Option<Lent>,
     data: &'f mut Data<'a, 'b>,
 }
 
 impl<P: Platform> Flight<'_, '_, '_, P> {
     #[expect(unsafe_code, reason = "lends the caller's buffers to the device")]
-    fn run<R: Request>(mut self, request: &R) -> Result<R::Reply, Unfit> {
+    fn run<R: Request>(mut self, request: &R) -> Result<(R::Reply, Life), Unfit> {
         let conn = self.conn;
         let slot = conn.pool.slot(self.id);
-        conn.encode(slot, request, self.class)
-            .map_err(Unfit::Failed)?;
+        let notes = conn.encode(slot, request, self.class, self.only)?;
         let (data_out, data_in) = (request.data_out(), request.data_in());
         let limit = conn.queues[0].with_ring(|ring| ring.max_segments(slot.table.capacity()));
         {
@@ -258,14 +421,37 @@ impl<P: Platform> Flight<'_, '_, '_, P> {
         };
         let capacity = R::REPLY.fixed_area() + data_in;
         self.take_back();
+        if slot.is_lost() {
+            return Err(match cut_short {
+                Some(why) if why.errno() == Errno::EINTR => Unfit::Failed(why),
+                _ => Unfit::Lost(conn.repeat(slot, &notes)),
+            });
+        }
+        conn.counters.replies.add(1);
         conn.counters.bytes_sent.add(data_out as u64);
-        let reply = conn.read_reply::<R>(slot, capacity);
-        reply.map_err(|error| match cut_short {
-            // The server's answer to our INTERRUPT. Only a caller who was
-            // signalled may be told of a signal.
-            Some(why) if error.errno() == Errno::EINTR => Unfit::Failed(why),
-            _ => Unfit::Failed(error),
-        })
+        if let Some((span, _)) = notes.change {
+            conn.changes.note(span);
+        }
+        if conn.is_past::<R>(slot) {
+            return Err(Unfit::Lost(Repeat::Allowed));
+        }
+        if self.only.is_none() && self.class != Class::Session {
+            conn.note_progress();
+        }
+        let names = match self.only {
+            Some(_) => ReplyIds::Servers,
+            None => ReplyIds::Ours,
+        };
+        let life = Life(slot.life.load(Relaxed));
+        let reply = conn.read_reply::<R>(slot, capacity, names);
+        reply
+            .map(|reply| (reply, life))
+            .map_err(|error| match cut_short {
+                // The server's answer to our INTERRUPT. Only a caller who was
+                // signalled may be told of a signal.
+                Some(why) if error.errno() == Errno::EINTR => Unfit::Failed(why),
+                _ => Unfit::Failed(error),
+            })
     }
 
     #[expect(
@@ -294,6 +480,7 @@ impl<P: Platform> Drop for Flight<'_, '_, '_, P> {
             // go away, so the device must be done with them.
             self.conn
                 .lose_device("a caller left in the middle of a request");
+            self.conn.end_attempt(slot);
         }
         self.take_back();
         self.conn.pool.put(&self.conn.platform, self.id);
@@ -306,6 +493,7 @@ impl<P: Platform> Connection<P> {
         &self,
         slot: &Slot<P>,
         capacity: usize,
+        ids: ReplyIds,
     ) -> Result<R::Reply> {
         if slot.is_lost() {
             return Err(Error::new(Errno::EIO, Origin::Device));
@@ -314,8 +502,9 @@ impl<P: Platform> Connection<P> {
         let fixed = R::REPLY.fixed_area().min(REPLY_SPACE);
         slot.args.lock().page.read(REPLY_OFFSET, &mut area[..fixed]);
         let (header, body) = area
-            .split_first_chunk::<REPLY_HEADER>()
+            .split_first_chunk_mut::<REPLY_HEADER>()
             .expect("512 bytes hold a header");
+        let header = &*header;
         let unique = slot.unique.load(Relaxed);
         let silence = if R::OPCODE == Opcode::Destroy {
             Silence::Accept
@@ -330,7 +519,13 @@ impl<P: Platform> Connection<P> {
         };
         let dialect = self.limits.read().dialect;
         let reply = wire::check_reply(header, slot.written(), &expected).and_then(|len| {
-            let payload = wire::Payload::split(R::REPLY, &body[..FIXED_MAX], len)?;
+            let body = &mut body[..FIXED_MAX];
+            if ids == ReplyIds::Ours && self.names.life() != Life::default() {
+                // Without memory to remember them the ids are not to be had.
+                self.take_over(slot, R::OPCODE, &mut body[..len.min(FIXED_MAX)])
+                    .map_err(|error| ReplyError::Server(error.errno()))?;
+            }
+            let payload = wire::Payload::split(R::REPLY, body, len)?;
             self.counters.bytes_received.add(payload.data as u64);
             Ok(R::decode(payload, &dialect)?)
         });
@@ -354,6 +549,15 @@ impl<P: Platform> Connection<P> {
             }
         }
     }
+}
+
+/// Which ids a reply is to carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReplyIds {
+    /// Those by which the user of the connection knows things.
+    Ours,
+    /// Those that the server wrote.
+    Servers,
 }
 
 pub(super) fn push_args<P: Platform>(

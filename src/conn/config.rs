@@ -42,6 +42,9 @@ pub struct Config {
     pub attach: Attach,
     /// Names forgotten together in one message, at most.
     pub forget_batch: usize,
+    /// Whether a session that is lost with its device or server is made anew.
+    /// `None`: the connection ends then.
+    pub restart: Option<Restart>,
 }
 
 impl Default for Config {
@@ -61,6 +64,7 @@ impl Default for Config {
             dax: DaxMode::Always,
             attach: Attach::IfIdle,
             forget_batch: 64,
+            restart: None,
         }
     }
 }
@@ -86,6 +90,33 @@ impl Default for Deadlines {
             data: Some(Duration::from_secs(60)),
             lock: None,
             sync: Some(Duration::from_secs(300)),
+        }
+    }
+}
+
+/// How a lost session is made anew; see [`Connection::restart`](super::Connection::restart).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Restart {
+    /// Attempts one after the other, without a caller's request answered in
+    /// between, before the connection ends.
+    pub attempts: u32,
+    /// How long to wait after the first attempt that failed; then twice as long
+    /// each time.
+    pub pause: Duration,
+    /// The longest pause.
+    pub longest_pause: Duration,
+    /// How often one request is sent again, at most: one that kills each server
+    /// shall not kill them for ever.
+    pub resends: u32,
+}
+
+impl Default for Restart {
+    fn default() -> Self {
+        Self {
+            attempts: 20,
+            pause: Duration::from_millis(10),
+            longest_pause: Duration::from_secs(1),
+            resends: 3,
         }
     }
 }

@@ -75,6 +75,14 @@ counters! {
     orphans,
     /// Requests that passed their deadline.
     timeouts,
+    /// Replies that callers took.
+    replies,
+    /// Sessions made anew.
+    restarts,
+    /// Requests sent again after their session was lost.
+    requests_resent,
+    /// Requests lost with their session: their callers got EIO.
+    requests_lost,
     /// Replies that were not believed.
     malformed_replies,
     /// Notifications from the server.

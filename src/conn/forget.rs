@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize};
 use core::time::Duration;
 
 use super::Connection;
+use super::names::Life;
 use super::open::HIPRIO;
 use crate::device::Transport;
 use crate::device::dma::{DmaRegion, OutOfDma};
@@ -68,6 +69,8 @@ struct Channel<P: Platform> {
     messages: Vec<Message<P>>,
     /// Indices of `messages` that are not with the device.
     free: Vec<u16>,
+    /// The life that the ring is for.
+    life: Life,
 }
 
 struct Message<P: Platform> {
@@ -96,6 +99,7 @@ impl<P: Platform> Forgets<P> {
                 ring: Ring::new(size, features)?,
                 messages: (0..count).map(message).collect::<Result<_, _>>()?,
                 free: (0..count).collect(),
+                life: Life::default(),
             }),
             broken: AtomicBool::new(false),
             batch: batch.clamp(1, BATCH_MAX),
@@ -124,6 +128,32 @@ impl<P: Platform> Forgets<P> {
             |channel| channel.ring.in_flight(),
             |channel| channel.reap(&self.broken),
         )
+    }
+
+    /// Sends nothing more of this life, and from the next on of `next`.
+    pub(super) fn retire(&self, next: Life) {
+        self.channel.with(|channel| channel.life = next, |_| ());
+    }
+
+    /// Gives the queue another ring, where the device wants one. Only after a
+    /// [`reset`](Self::reset).
+    pub(super) fn refit(&self, size: u16, features: RingFeatures) -> Result<(), OutOfDma> {
+        let fits = |channel: &mut Channel<P>| {
+            channel.ring.size() == size && channel.ring.features() == features
+        };
+        if !self.channel.with(fits, |_| ()) {
+            let new = Ring::new(size, features)?;
+            let old = self
+                .channel
+                .with(|channel| core::mem::replace(&mut channel.ring, new), |_| ());
+            drop(old);
+        }
+        Ok(())
+    }
+
+    /// Returns the number of entries of the queue.
+    pub(super) fn size(&self) -> u16 {
+        self.channel.with(|channel| channel.ring.size(), |_| ())
     }
 
     pub(super) fn reset(&self) {
@@ -207,7 +237,7 @@ impl<P: Platform> Forgets<P> {
     /// Sends what is pending, as far as there is room. Does not block. What
     /// finds no room goes later.
     pub(super) fn flush(&self, conn: &Connection<P>) {
-        while self.count.load(Relaxed) > 0 {
+        while !conn.state().is_interlude() && self.count.load(Relaxed) > 0 {
             let mut kick = false;
             let sent = self.channel.with(
                 |channel| {
@@ -313,7 +343,7 @@ impl<P: Platform> Channel<P> {
         }
         let mut batch = [ForgetOne::new(NodeId::ROOT, 0); BATCH_MAX];
         let mut first = None;
-        let mut n = 0;
+        let (mut n, mut taken) = (0, 0);
         {
             let mut pending = forgets.pending.lock();
             let mut at = pending.list.len();
@@ -324,13 +354,21 @@ impl<P: Platform> Channel<P> {
                     continue;
                 }
                 pending.list.swap_remove(at);
+                taken += 1;
+                // What the server of this life does not know it need not forget.
+                let known = conn.names.uncount(self.life, node, lookups);
+                let Some((node, lookups)) = known else {
+                    continue;
+                };
                 batch[n] = ForgetOne::new(node, lookups);
                 first.get_or_insert(Forget { node, lookups });
                 n += 1;
             }
             forgets.count.store(pending.list.len(), Relaxed);
         }
-        let Some(first) = first else { return false };
+        let Some(first) = first else {
+            return taken > 0;
+        };
         let (dialect, unique) = (conn.limits.read().dialect, conn.unique());
         let sent = if n == 1 {
             conn.counters.request(Opcode::Forget.to_wire());
@@ -370,6 +408,7 @@ impl<P: Platform> Connection<P> {
         }
         if lookups == 0 {
             self.forgets.unreserve();
+            self.names.drop_lost(node);
         } else {
             self.queue_forget(node, lookups, Room::Reserved);
         }
@@ -382,7 +421,8 @@ impl<P: Platform> Connection<P> {
     }
 
     fn queue_forget(&self, node: NodeId, lookups: u64, room: Room) {
-        if node == NodeId::ROOT || self.state() != super::State::Ready {
+        let state = self.state();
+        if node == NodeId::ROOT || !(state == super::State::Ready || state.is_interlude()) {
             return;
         }
         match self.forgets.push(node, lookups, self.now(), room) {

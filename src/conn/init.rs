@@ -194,7 +194,7 @@ pub const FEATURES: &[(F, Stance, &str)] = &[
     (
         F::HAS_RESEND,
         Stance::Refused,
-        "a session that ended is not resumed yet",
+        "what a lost session had is sent again without being asked",
     ),
     (
         F::ALLOW_IDMAP,
@@ -258,9 +258,39 @@ pub(super) fn before() -> Limits {
     }
 }
 
-/// Sends INIT, once more if the server asks for another version.
+/// Features without which a session must not go on that began with them: who
+/// may do what would be decided otherwise than before.
+const KEPT: F = F::POSIX_ACL;
+
+/// Sends INIT in a session that takes the place of one with these limits.
+///
+/// No more is offered than was in effect before, because what began without a
+/// feature (local locks, one device number for all) goes on without it.
+///
+/// # Errors
+///
+/// [`OpenError::Lacks`] if the new server lacks what cannot be done without.
+pub(super) fn renegotiate<P: Platform>(
+    conn: &Connection<P>,
+    before: &Limits,
+) -> Result<Limits, OpenError> {
+    let offered = offered(&conn.config.offer, conn.dax_mode());
+    let limits = send(conn, offered & (before.flags | F::INIT_EXT))?;
+    let lacks = before.flags.difference(limits.flags) & KEPT;
+    if lacks.is_empty() {
+        Ok(limits)
+    } else {
+        Err(OpenError::Lacks(lacks))
+    }
+}
+
+/// Sends the first INIT.
 pub(super) fn negotiate<P: Platform>(conn: &Connection<P>) -> Result<Limits, OpenError> {
-    let sent = offered(&conn.config.offer, conn.dax_mode());
+    send(conn, offered(&conn.config.offer, conn.dax_mode()))
+}
+
+/// Sends INIT, once more if the server asks for another version.
+fn send<P: Platform>(conn: &Connection<P>, sent: F) -> Result<Limits, OpenError> {
     let mut init = Init {
         major: MAJOR,
         minor: MINOR,

@@ -8,10 +8,27 @@
 //!
 //! | fate | what the caller gets | who has the memory |
 //! |---|---|---|
-//! | never sent | ENOTCONN, ECONNREFUSED, ECONNABORTED, EINTR | the caller |
+//! | never sent | ENOTCONN, ECONNREFUSED, ECONNABORTED, EINTR, ETIMEDOUT | the caller |
 //! | replied | the reply, or the server's error | the caller |
 //! | given up (killed, deadline) | EINTR, ETIMEDOUT | the connection, until the device returns it |
 //! | lost in a reset | EIO | the caller |
+//!
+//! With [`Config::restart`] a session that is lost is made anew: see
+//! [`Connection::restart`]. Requests that were never sent then wait for it, those
+//! lost in the reset are sent again where nothing is done twice by that (the table
+//! is in `redo.rs`), and only the others get EIO.
+//!
+//! # What a caller gets, by state
+//!
+//! | [`State`] | a new request | one in flight |
+//! |---|---|---|
+//! | `Starting` | ENOTCONN: only INIT is sent | |
+//! | `Ready` | is sent | its reply |
+//! | `Refused` | ECONNREFUSED | |
+//! | `Restarting` | waits: ETIMEDOUT after the deadline for metadata, EINTR if signalled | is sent again, or EIO |
+//! | `Frozen` | waits as well | was waited for |
+//! | `Aborted` | ECONNABORTED | EIO |
+//! | `Lost`, `Closed` | ENOTCONN | EIO |
 //!
 //! A request that carries the caller's own buffers cannot be given up while the
 //! device has them; when such a caller is killed, or its deadline passes, the
@@ -29,10 +46,14 @@ mod counters;
 mod forget;
 mod init;
 mod limits;
+mod names;
 mod notify;
 mod open;
 mod pool;
 mod queue;
+mod recovery;
+mod redo;
+mod restart;
 mod slot;
 mod state;
 mod ticket;
@@ -47,24 +68,29 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU64, fence};
 use core::time::Duration;
 
-pub use config::{Attach, Config, DaxMode, Deadlines, Offer};
+pub use config::{Attach, Config, DaxMode, Deadlines, Offer, Restart};
 pub use counters::{Counter, Counters};
 pub use init::{FEATURES, Stance};
 pub use limits::Limits;
+pub use names::Life;
 pub use notify::Subscriber;
 pub use open::OpenError;
 pub use pool::Class;
+pub(crate) use restart::Keeper;
 pub use state::State;
 pub use ticket::{Buffer, Ticket};
 
 use crate::device::{Transport, config::FsConfig, transport::DeviceStatus, window::Window};
 use crate::error::{Error, Result};
 use crate::platform::Platform;
-use crate::sync::{SpinLock, SpinRwLock};
+use crate::sync::{SpinLock, SpinRwLock, WaitQueue};
 use forget::Forgets;
+use names::Names;
 use notify::Notices;
 use pool::Pool;
 use queue::{Env, Queue};
+use recovery::Recovery;
+use redo::Changes;
 use state::StateCell;
 
 /// A session with a server, over one virtio-fs device.
@@ -91,6 +117,19 @@ pub struct Connection<P: Platform> {
     /// Handles that could not be released at once.
     releases: SpinLock<Vec<worker::PendingRelease>>,
     next_unique: AtomicU64,
+    /// What the server calls nodes and handles today.
+    names: Names,
+    /// The latest changes of file data.
+    changes: Changes,
+    recovery: SpinLock<Recovery>,
+    /// A thread makes the session anew, and is the only one to touch the device.
+    recovering: AtomicBool,
+    /// A caller's request was answered since the last restart.
+    progressed: AtomicBool,
+    /// Who waits for a session.
+    gate: WaitQueue<P>,
+    /// Who knows what the session's ids stand for.
+    keeper: SpinLock<Option<Arc<dyn Keeper>>>,
 }
 
 impl<P: Platform> Connection<P> {
@@ -203,10 +242,16 @@ impl<P: Platform> Connection<P> {
     /// ECONNABORTED. For an administrator, or a kernel that shuts down while a
     /// server hangs. Blocks for the time of a device reset.
     pub fn abort(&self) {
-        if self.state.change(State::Ready, State::Aborted)
-            || self.state.change(State::Starting, State::Aborted)
+        // A session may come to stand, or be lost, between the two.
+        while matches!(self.state(), State::Ready | State::Starting) || self.state().is_interlude()
         {
-            self.stop_device();
+            if self.state.change(State::Ready, State::Aborted)
+                || self.state.change(State::Starting, State::Aborted)
+            {
+                self.stop_device();
+            } else if self.end_interlude(State::Aborted) {
+                return;
+            }
         }
     }
 
@@ -220,8 +265,14 @@ impl<P: Platform> Connection<P> {
             || self.notices.as_ref().is_some_and(Notices::failed)
     }
 
-    /// Ends the connection because its device failed. Blocks for a reset.
+    /// Ends the session because its device failed, and the connection with it if
+    /// it is not to be restarted. Blocks for a reset.
     fn lose_device(&self, why: &str) {
+        if self.config.restart.is_some() && self.state.change(State::Ready, State::Restarting) {
+            log::warn!("virtio-fs: {}: session lost: {why}", self.device.tag);
+            self.begin_restart();
+            return;
+        }
         if self.state.change(State::Ready, State::Lost)
             || self.state.change(State::Starting, State::Lost)
         {
@@ -237,12 +288,22 @@ impl<P: Platform> Connection<P> {
     /// is the device's, so every waiter may go.
     fn stop_device(&self) {
         self.leave_window();
+        self.withdraw_pages();
+        self.reset_device();
+        self.stopped.store(true, Relaxed);
+        self.take_back();
+    }
+
+    fn reset_device(&self) {
         self.counters.resets.add(1);
         if let Err(error) = open::reset(&*self.transport, &*self.platform, self.config.grace) {
             log::error!("virtio-fs: {error}; its memory is not used again");
             self.stuck.store(true, Relaxed);
         }
-        self.stopped.store(true, Relaxed);
+    }
+
+    /// Takes back what the device had before it was reset.
+    fn take_back(&self) {
         // Pairs with the fence in `submit`.
         fence(SeqCst);
         for queue in &self.queues {
@@ -261,6 +322,7 @@ impl<P: Platform> Connection<P> {
             self.clean_up(id);
         }
         self.pool.wake_all(&self.platform);
+        self.gate.wake_all(&self.platform);
     }
 
     /// Returns whether a waiter may sleep because an interrupt will wake it.

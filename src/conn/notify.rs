@@ -132,6 +132,29 @@ impl<P: Platform> Notices<P> {
         );
     }
 
+    /// Makes all buffers ready for the device again, on another ring where it
+    /// wants one. Only after a [`reset`](Self::reset).
+    pub(super) fn refit(&self, max_size: u16, features: RingFeatures) -> Result<(), OutOfDma> {
+        let size = self.channel.with(|channel| channel.ring.size(), |_| ());
+        let size = 1 << size.min(max_size.max(1)).ilog2();
+        let mut new = Some(Ring::new(size, features)?);
+        let old = self.channel.with(
+            |channel| {
+                let old = new
+                    .take()
+                    .map(|new| core::mem::replace(&mut channel.ring, new));
+                for (token, buffer) in (0..size).zip(&channel.buffers) {
+                    // As when it was made.
+                    let _ = channel.ring.add(token, &buffer.table, 1);
+                }
+                old
+            },
+            |_| (),
+        );
+        drop(old);
+        Ok(())
+    }
+
     /// Takes the oldest notification out, and gives its buffer back to the
     /// device.
     fn take(&self, transport: &P::Transport) -> Option<Vec<u8>> {

@@ -12,9 +12,12 @@ use virtio_drivers::device::common::Feature;
 use super::config::{Attach, Config, DaxMode};
 use super::forget::Forgets;
 use super::init;
+use super::names::Names;
 use super::notify::{self, Notices};
 use super::pool::{Class, Pool};
 use super::queue::Queue;
+use super::recovery::Recovery;
+use super::redo::Changes;
 use super::state::{State, StateCell};
 use super::{Connection, Counters};
 use crate::device::Data;
@@ -25,20 +28,20 @@ use crate::device::transport::{DeviceStatus, Transport, TransportError};
 use crate::device::window::Window;
 use crate::error::Error;
 use crate::platform::Platform;
-use crate::sync::{SpinLock, SpinRwLock};
-use crate::wire::Destroy;
+use crate::sync::{SpinLock, SpinRwLock, WaitQueue};
+use crate::wire::{Destroy, InitFlags};
 
 /// The queue for FORGET and INTERRUPT.
 pub(super) const HIPRIO: u16 = 0;
 /// The first queue for requests, where there is no notification queue.
 const FIRST_REQUEST_QUEUE: u16 = 1;
 /// The shared memory region that is the DAX window (5.11.4).
-const WINDOW: u8 = 0;
+pub(super) const WINDOW: u8 = 0;
 /// VIRTIO_FS_F_NOTIFICATION: queue 1 is for notifications, requests begin at 2.
-const NOTIFICATION: u64 = 1 << 0;
+pub(super) const NOTIFICATION: u64 = 1 << 0;
 /// The smallest queue that carries a request without indirect descriptors:
 /// arguments, reply, two pieces of data.
-const MIN_QUEUE_SIZE: u16 = 4;
+pub(super) const MIN_QUEUE_SIZE: u16 = 4;
 /// Entries of a descriptor table. With 1 MiB of data, each page apart, a request
 /// has 259 pieces.
 const MAX_SEGMENTS: u16 = 512;
@@ -72,6 +75,31 @@ pub enum OpenError {
         /// Its minor version.
         minor: u32,
     },
+    /// After a restart: the device has another tag, or the root is another
+    /// directory.
+    Another,
+    /// After a restart: the server lacks features that the session began with and
+    /// cannot do without.
+    Lacks(InitFlags),
+    /// After a restart: nothing answers at its address.
+    Gone,
+    /// The attempt was cut short: the connection was aborted or unmounted, or the
+    /// thread that made it is to die.
+    CutShort,
+}
+
+impl OpenError {
+    /// Returns whether there is no sense in trying again.
+    pub const fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Version { .. }
+                | Self::Another
+                | Self::Lacks(_)
+                | Self::Legacy
+                | Self::OutOfMemory
+        )
+    }
 }
 
 impl fmt::Display for OpenError {
@@ -94,6 +122,10 @@ impl fmt::Display for OpenError {
             Self::Version { major, minor } => {
                 write!(f, "server speaks FUSE {major}.{minor}, not 7.x")
             }
+            Self::Another => f.write_str("another file system is there than before"),
+            Self::Lacks(flags) => write!(f, "server lacks {flags:?} now"),
+            Self::Gone => f.write_str("device is gone"),
+            Self::CutShort => f.write_str("cut short"),
         }
     }
 }
@@ -147,6 +179,49 @@ pub(super) fn reset<T: Transport, P: Platform>(
         }
         core::hint::spin_loop();
     }
+}
+
+/// Settles the device's features. Returns what they mean for rings, and which of
+/// the `optional` ones there are.
+pub(super) fn negotiate_features<T: Transport>(
+    transport: &T,
+    optional: u64,
+) -> Result<(RingFeatures, u64), OpenError> {
+    let offered = Feature::from_bits_retain(transport.device_features());
+    if !offered.contains(Feature::VERSION_1) {
+        return Err(OpenError::Legacy);
+    }
+    let wanted = Feature::VERSION_1
+        | Feature::RING_INDIRECT_DESC
+        | Feature::RING_EVENT_IDX
+        | Feature::ACCESS_PLATFORM
+        | Feature::ORDER_PLATFORM;
+    let optional = offered.bits() & optional;
+    let features = (offered & wanted) | Feature::from_bits_retain(optional);
+    transport.set_driver_features(features.bits());
+    let negotiated = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK;
+    transport.set_status(negotiated);
+    if !transport.status().contains(DeviceStatus::FEATURES_OK) {
+        transport.set_status(negotiated | DeviceStatus::FAILED);
+        return Err(OpenError::FeaturesRefused(features.bits()));
+    }
+    let ring_features = RingFeatures {
+        indirect: features.contains(Feature::RING_INDIRECT_DESC),
+        event_idx: features.contains(Feature::RING_EVENT_IDX),
+    };
+    Ok((ring_features, optional))
+}
+
+/// Returns the size of the high priority queue, of which the device takes up to
+/// `max` entries.
+pub(super) const fn hiprio_size(max: u16) -> u16 {
+    1 << (if max < 64 { max } else { 64 }).ilog2()
+}
+
+/// Returns the size of a queue of which the device takes up to `max` entries:
+/// the largest power of two that both sides take.
+pub(super) fn queue_size(max: u16, config: &Config) -> u16 {
+    1 << max.min(config.max_queue_size).max(MIN_QUEUE_SIZE).ilog2()
 }
 
 impl<P: Platform> Connection<P> {
@@ -214,29 +289,7 @@ impl<P: Platform> Connection<P> {
         transport.set_status(DeviceStatus::ACKNOWLEDGE);
         transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
         let device = FsConfig::read(&*transport)?;
-        let offered = Feature::from_bits_retain(transport.device_features());
-        if !offered.contains(Feature::VERSION_1) {
-            return Err(OpenError::Legacy);
-        }
-        let wanted = Feature::VERSION_1
-            | Feature::RING_INDIRECT_DESC
-            | Feature::RING_EVENT_IDX
-            | Feature::ACCESS_PLATFORM
-            | Feature::ORDER_PLATFORM;
-        let notified = offered.bits() & NOTIFICATION;
-        let features = (offered & wanted) | Feature::from_bits_retain(notified);
-        transport.set_driver_features(features.bits());
-        let negotiated =
-            DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK;
-        transport.set_status(negotiated);
-        if !transport.status().contains(DeviceStatus::FEATURES_OK) {
-            transport.set_status(negotiated | DeviceStatus::FAILED);
-            return Err(OpenError::FeaturesRefused(features.bits()));
-        }
-        let ring_features = RingFeatures {
-            indirect: features.contains(Feature::RING_INDIRECT_DESC),
-            event_idx: features.contains(Feature::RING_EVENT_IDX),
-        };
+        let (ring_features, notified) = negotiate_features(&*transport, NOTIFICATION)?;
 
         let count = device
             .request_queues
@@ -249,8 +302,7 @@ impl<P: Platform> Connection<P> {
             if max < MIN_QUEUE_SIZE || index == u16::MAX {
                 return Err(OpenError::Queue(index));
             }
-            // The largest power of two that both sides take.
-            let size = 1 << max.min(config.max_queue_size).max(MIN_QUEUE_SIZE).ilog2();
+            let size = queue_size(max, &config);
             Ok(Queue::new(index, size, ring_features, slots)?)
         };
         let notices = match notified {
@@ -272,11 +324,7 @@ impl<P: Platform> Connection<P> {
         if hiprio_max < MIN_QUEUE_SIZE {
             return Err(OpenError::Queue(HIPRIO));
         }
-        let forgets = Forgets::new(
-            1 << hiprio_max.min(64).ilog2(),
-            ring_features,
-            config.forget_batch,
-        )?;
+        let forgets = Forgets::new(hiprio_size(hiprio_max), ring_features, config.forget_batch)?;
         if config.vectors > 0 {
             transport.set_config_vector(Some(0))?;
         }
@@ -299,6 +347,7 @@ impl<P: Platform> Connection<P> {
             let memory = platform.map_window(region)?;
             (memory.len() <= region.len).then(|| Window::new(memory, region.addr))
         });
+        let seed = platform.now().as_nanos() as u64;
         Ok(Self {
             platform,
             transport,
@@ -316,6 +365,13 @@ impl<P: Platform> Connection<P> {
             notices,
             releases: SpinLock::new(Vec::new()),
             next_unique: AtomicU64::new(0),
+            names: Names::new(seed),
+            changes: Changes::new(),
+            recovery: SpinLock::new(Recovery::new()),
+            recovering: AtomicBool::new(false),
+            progressed: AtomicBool::new(false),
+            gate: WaitQueue::new(),
+            keeper: SpinLock::new(None),
         })
     }
 
@@ -324,8 +380,13 @@ impl<P: Platform> Connection<P> {
     /// but not for longer than the deadlines allow.
     pub fn close(&self) {
         self.forgets.flush(self);
-        if !self.state.change(State::Ready, State::Closed) {
-            return;
+        while !self.state.change(State::Ready, State::Closed) {
+            // A session may come to stand, or be lost, between the two.
+            let state = self.state();
+            if self.end_interlude(State::Closed) || !(state == State::Ready || state.is_interlude())
+            {
+                return;
+            }
         }
         self.pool.wake_all(&self.platform);
         let patience = self

@@ -28,6 +28,9 @@ struct State<P: Platform> {
     error: Option<RingError>,
     /// A kick is owed to the device.
     kick: bool,
+    /// The life that the ring is for. Requests of another one name nodes that
+    /// are others by now, and are not taken.
+    life: u32,
 }
 
 impl<P: Platform> Queue<P> {
@@ -42,6 +45,7 @@ impl<P: Platform> Queue<P> {
             parked: VecDeque::with_capacity(slots),
             error: None,
             kick: false,
+            life: 0,
         };
         Ok(Self {
             index,
@@ -66,10 +70,16 @@ impl<P: Platform> Queue<P> {
     }
 
     /// Gives the slot's request to the device, now or as soon as there is room.
-    /// Thread context. Does not block.
-    pub(crate) fn submit(&self, id: SlotId, env: &Env<'_, P>) {
+    /// Thread context. Does not block. Returns false if it belongs to a life that
+    /// is over; it was not sent then.
+    pub(crate) fn submit(&self, id: SlotId, env: &Env<'_, P>) -> bool {
+        let mut taken = true;
         let kick = self.ring.with(
             |state| {
+                if env.pool.slot(id).life.load(Relaxed) != state.life {
+                    taken = false;
+                    return core::mem::take(&mut state.kick);
+                }
                 if !state.parked.is_empty() || state.add(id, env.pool).is_err() {
                     env.counters.queue_full.add(1);
                     state.parked.push_back(id);
@@ -81,6 +91,7 @@ impl<P: Platform> Queue<P> {
         if kick {
             self.kick(env);
         }
+        taken
     }
 
     /// Takes what the device is done with. Any context; if the ring is in use,
@@ -151,6 +162,31 @@ impl<P: Platform> Queue<P> {
         }
     }
 
+    /// Takes no more requests but those of another life, which is to begin.
+    pub(crate) fn retire(&self, next: u32) {
+        self.ring.with(
+            |state| {
+                state.life = next;
+                // Nothing more goes out.
+                state.parked.clear();
+                state.kick = false;
+            },
+            |_| (),
+        );
+    }
+
+    /// Gives the queue another ring, where the device that it is for now wants
+    /// one. Only after a [`reset`](Self::reset).
+    pub(crate) fn refit(&self, size: u16, features: RingFeatures) -> Result<(), OutOfDma> {
+        let fits = self.with_ring(|ring| ring.size() == size && ring.features() == features);
+        if !fits {
+            let new = Ring::new(size, features)?;
+            let old = self.with_ring(|ring| core::mem::replace(ring, new));
+            drop(old);
+        }
+        Ok(())
+    }
+
     /// Empties the queue after the device was reset.
     pub(crate) fn reset(&self) {
         self.ring.with(
@@ -170,7 +206,9 @@ impl<P: Platform> State<P> {
     fn add(&mut self, id: SlotId, pool: &Pool<P>) -> Result<(), RingFull> {
         let slot = pool.slot(id);
         self.ring
-            .add(id.0, &slot.table, slot.segments.load(Relaxed))
+            .add(id.0, &slot.table, slot.segments.load(Relaxed))?;
+        slot.set_sent();
+        Ok(())
     }
 }
 

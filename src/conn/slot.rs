@@ -109,6 +109,10 @@ pub(crate) struct Slot<P: Platform> {
     background: AtomicBool,
     /// The device was reset under the request: no reply will be found.
     lost: AtomicBool,
+    /// The device was given the request: it may have been carried out.
+    sent: AtomicBool,
+    /// The life of the connection that the request was encoded in.
+    pub(crate) life: AtomicU32,
     pub(crate) queue: AtomicU16,
     pub(crate) segments: AtomicU16,
     written: AtomicU32,
@@ -140,6 +144,8 @@ impl<P: Platform> Slot<P> {
             interrupted: AtomicBool::new(false),
             background: AtomicBool::new(false),
             lost: AtomicBool::new(false),
+            sent: AtomicBool::new(false),
+            life: AtomicU32::new(0),
             queue: AtomicU16::new(0),
             segments: AtomicU16::new(0),
             written: AtomicU32::new(0),
@@ -171,6 +177,7 @@ impl<P: Platform> Slot<P> {
         self.cleanup.store(cleanup as u8, Relaxed);
         self.interrupted.store(false, Relaxed);
         self.lost.store(false, Relaxed);
+        self.sent.store(false, Relaxed);
         let state = if waiter.is_some() {
             SlotState::InFlight
         } else {
@@ -276,6 +283,16 @@ impl<P: Platform> Slot<P> {
     /// Returns whether the reply was lost in a reset.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.load(Relaxed)
+    }
+
+    /// Notes that the device is about to see the request.
+    pub(crate) fn set_sent(&self) {
+        self.sent.store(true, Relaxed);
+    }
+
+    /// Returns whether the device may have seen it.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.sent.load(Relaxed)
     }
 
     pub(crate) fn cleanup(&self) -> Cleanup {

@@ -10,8 +10,11 @@ use crate::error::{Error, Origin};
 ///
 /// ```text
 /// Starting ──INIT──► Ready ──unmount──► Closed
-///     │                ├──abort()─────► Aborted
-///     └─► Refused      └─device fails─► Lost
+///     │               │ ├──abort()─────► Aborted
+///     └─► Refused     │ └─device fails─► Lost
+///                     │                   ▲ attempts failed
+///                     ├─device fails─► Restarting ──session made anew──► Ready
+///                     └──freeze()────► Frozen ──thaw()──► Restarting
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -28,6 +31,10 @@ pub enum State {
     Lost = 4,
     /// It was unmounted.
     Closed = 5,
+    /// The session was lost and is being made anew: callers wait.
+    Restarting = 6,
+    /// The kernel has put it to rest: callers wait.
+    Frozen = 7,
 }
 
 impl State {
@@ -38,8 +45,15 @@ impl State {
             2 => Self::Refused,
             3 => Self::Aborted,
             4 => Self::Lost,
+            6 => Self::Restarting,
+            7 => Self::Frozen,
             _ => Self::Closed,
         }
+    }
+
+    /// Returns whether callers wait for it to end.
+    pub const fn is_interlude(self) -> bool {
+        matches!(self, Self::Restarting | Self::Frozen)
     }
 
     /// Returns what a request gets that was not sent, `None` if it may be sent
@@ -47,6 +61,8 @@ impl State {
     pub(crate) const fn refusal(self) -> Option<Error> {
         let errno = match self {
             Self::Ready => return None,
+            // Who is here did not wait, or not long enough.
+            Self::Restarting | Self::Frozen => Errno::EAGAIN,
             Self::Starting | Self::Lost | Self::Closed => Errno::ENOTCONN,
             Self::Refused => Errno::ECONNREFUSED,
             Self::Aborted => Errno::ECONNABORTED,

@@ -14,7 +14,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use core::task::{Context, Poll};
 
 use super::Connection;
-use super::call::{cleanup_of, push_args, push_reply};
+use super::call::{ReplyIds, Unfit, cleanup_of, push_args, push_reply};
 use super::pool::{Class, SlotId};
 use super::slot::Waiter;
 use super::wait::WaitEnd;
@@ -40,7 +40,9 @@ pub struct Ticket<P: Platform, R: Request> {
 
 impl<P: Platform> Connection<P> {
     /// Sends `request` with the data in `buffer`, or with room for the data
-    /// there, and returns at once; it blocks only while every slot is taken.
+    /// there, and returns at once; it blocks only while every slot is taken,
+    /// and while a session is made anew. One that is lost with its session is not sent
+    /// again: EIO.
     ///
     /// # Errors
     ///
@@ -56,12 +58,21 @@ impl<P: Platform> Connection<P> {
         if size < out.max(room) || R::OPCODE == Opcode::Readdirplus {
             return Err(Error::caller(Errno::EINVAL));
         }
-        let id = self.acquire(Class::Normal)?;
-        let slot = self.pool.slot(id);
-        if let Err(error) = self.encode(slot, request, Class::Normal) {
+        let id = loop {
+            let id = self.acquire(Class::Normal)?;
+            let unfit = match self.encode(self.pool.slot(id), request, Class::Normal, None) {
+                Ok(_) => break id,
+                Err(unfit) => unfit,
+            };
             self.pool.put(&self.platform, id);
-            return Err(error);
-        }
+            match unfit {
+                Unfit::Missing(missing) => self.find_again(missing)?,
+                Unfit::Past => {}
+                Unfit::Failed(error) => return Err(error),
+                Unfit::Table | Unfit::Lost(_) => return Err(Error::caller(Errno::E2BIG)),
+            }
+        };
+        let slot = self.pool.slot(id);
         {
             let mut args = slot.args.lock();
             let mut builder = TableBuilder::new(&slot.table, u16::MAX);
@@ -118,7 +129,7 @@ impl<P: Platform, R: Request> Ticket<P, R> {
     fn finish(&mut self, id: SlotId) -> Result<(R::Reply, Option<Buffer<P>>)> {
         let conn = self.conn.clone();
         let slot = conn.pool.slot(id);
-        let reply = conn.read_reply::<R>(slot, self.capacity);
+        let reply = conn.read_reply::<R>(slot, self.capacity, ReplyIds::Ours);
         let buffer = slot.args.lock().owned.take();
         self.id = None;
         conn.pool.put(&conn.platform, id);

@@ -32,6 +32,19 @@ pub(super) enum WaitEnd {
 impl<P: Platform> Connection<P> {
     /// Gets a slot, in turn. Blocks while all are taken.
     pub(super) fn acquire(&self, class: Class) -> Result<SlotId> {
+        loop {
+            if class != Class::Session {
+                self.pass_gate(class)?;
+            }
+            match self.take_slot(class) {
+                Err(error) if self.state().is_interlude() && error.errno() == Errno::EAGAIN => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// As [`acquire`](Self::acquire). EAGAIN if a restart begins meanwhile.
+    fn take_slot(&self, class: Class) -> Result<SlotId> {
         let allowed = || {
             if class == Class::Session {
                 Ok(())
@@ -105,6 +118,7 @@ impl<P: Platform> Connection<P> {
         let mut spins = if sleeps { self.config.spins } else { u32::MAX };
         let mut turns = 0u32;
         let mut look = None;
+        let mut heard = None;
         loop {
             if slot.is_back() {
                 return WaitEnd::Back(why_ended(&ending));
@@ -134,9 +148,11 @@ impl<P: Platform> Connection<P> {
             }
             let now = self.now();
             look = Some(now + POLLED_LOOK);
+            let heard = *heard.get_or_insert_with(|| self.counters.replies.get());
             let deadline = *deadline.get_or_insert_with(|| limit.map(|limit| now + limit));
             if self.device_failed() {
                 self.lose_device("it needs a reset");
+                self.end_attempt(slot);
                 // A connection that is ending is not lost again, and whoever ends
                 // it waits for this very request.
                 if !lent && !slot.is_back() && slot.orphan() {
@@ -176,6 +192,16 @@ impl<P: Platform> Connection<P> {
                         // The device has the caller's memory: only a reset gets
                         // it back.
                         self.lose_device("a request with a caller's buffers did not come back");
+                        self.end_attempt(slot);
+                        continue;
+                    }
+                    // Nothing at all came back since: a new session may answer.
+                    if self.config.restart.is_some()
+                        && error.errno() == Errno::ETIMEDOUT
+                        && self.counters.replies.get() == heard
+                        && self.state() == State::Ready
+                    {
+                        self.lose_device("it has fallen silent");
                         continue;
                     }
                     if slot.orphan() {
@@ -187,6 +213,9 @@ impl<P: Platform> Connection<P> {
                 Some((_, give_up)) => Some(*give_up),
                 None => deadline,
             };
+            if self.state() == State::Aborted {
+                self.end_attempt(slot);
+            }
             if !sleeps {
                 continue;
             }

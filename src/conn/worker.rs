@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 
+use super::call::ReplyIds;
 use super::pool::SlotId;
 use super::slot::{Cleanup, Slot};
 use super::{Connection, State};
@@ -21,8 +22,11 @@ impl<P: Platform> Connection<P> {
     /// kernel that has none loses promptness, for other calls do the same work as
     /// they come by; only notifications wait for this one.
     pub fn work(&self) -> Option<Duration> {
-        if self.state() != State::Ready {
-            return None;
+        match self.state() {
+            State::Ready => {}
+            State::Restarting => return self.recover(),
+            State::Frozen => return Some(self.now() + Duration::from_millis(500)),
+            _ => return None,
         }
         self.poll();
         self.tidy();
@@ -66,18 +70,21 @@ impl<P: Platform> Connection<P> {
             }
             Cleanup::Entry => {
                 if let Ok(Found::Entry(entry)) =
-                    self.read_reply::<Lookup<'_>>(slot, Lookup::REPLY.fixed_area())
+                    self.read_reply::<Lookup<'_>>(slot, Lookup::REPLY.fixed_area(), ReplyIds::Ours)
                 {
                     forget = Some(entry.node);
                 }
             }
             Cleanup::Open | Cleanup::OpenDir => {
-                if let Ok(opened) = self.read_reply::<Open>(slot, Open::REPLY.fixed_area()) {
+                if let Ok(opened) =
+                    self.read_reply::<Open>(slot, Open::REPLY.fixed_area(), ReplyIds::Ours)
+                {
                     release = node.map(|node| (node, opened.fh));
                 }
             }
             Cleanup::EntryOpen => {
-                if let Ok(created) = self.read_reply::<Create<'_>>(slot, Create::REPLY.fixed_area())
+                if let Ok(created) =
+                    self.read_reply::<Create<'_>>(slot, Create::REPLY.fixed_area(), ReplyIds::Ours)
                 {
                     forget = Some(created.entry.node);
                     release = Some((created.entry.node, created.open.fh));
@@ -150,11 +157,12 @@ impl<P: Platform> Connection<P> {
     }
 
     fn release_soon(&self, release: PendingRelease) {
-        if self.check_state().is_err() {
+        let state = self.state();
+        if state != State::Ready && !state.is_interlude() {
             return;
         }
         self.forgets.closing(release.node);
-        if self.post_release(&release) {
+        if state == State::Ready && self.post_release(&release) {
             return;
         }
         self.releases.lock().push(release);
@@ -168,24 +176,38 @@ impl<P: Platform> Connection<P> {
             dir,
             flock,
         } = release;
+        // A handle that the server of this life does not have needs no closing.
+        if !self.names.has_handle(node, fh) {
+            self.names.drop_handle(node, fh);
+            self.forgets.closed(node);
+            return true;
+        }
         if dir {
-            return self.post(&Releasedir { node, fh, flags });
+            let sent = self.post(&Releasedir { node, fh, flags });
+            if sent {
+                self.names.drop_handle(node, fh);
+            }
+            return sent;
         }
         let (release, lock_owner) = match flock {
             None => (ReleaseFlags::empty(), LockOwner(0)),
             Some(owner) => (ReleaseFlags::FLOCK_UNLOCK, owner),
         };
-        self.post(&Release {
+        let sent = self.post(&Release {
             node,
             fh,
             flags,
             release,
             lock_owner,
-        })
+        });
+        if sent {
+            self.names.drop_handle(node, fh);
+        }
+        sent
     }
 
     fn send_releases(&self) {
-        loop {
+        while !self.state().is_interlude() {
             let Some(release) = self.releases.lock().pop() else {
                 return;
             };

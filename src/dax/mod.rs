@@ -22,6 +22,7 @@
 //! | `hold` | the guard around a pin, through which bytes are copied |
 //! | `evict` | unmapping, and layouts broken |
 //! | `mend` | work that nobody waits for |
+//! | `restart` | the end of a session and the next |
 //!
 //! The policy in one sentence: a chunk is mapped when that is expected to save
 //! more than it costs, counting what is lost with the range it displaces, and
@@ -53,6 +54,7 @@ pub mod range;
 pub mod reclaim;
 pub mod refset;
 mod repair;
+mod restart;
 #[cfg(test)]
 mod sequences;
 #[cfg(test)]

@@ -200,6 +200,11 @@ impl<H: Hal> Ring<H> {
         self.size
     }
 
+    /// Returns which optional features it uses.
+    pub const fn features(&self) -> RingFeatures {
+        self.features
+    }
+
     /// Returns how many requests the device holds.
     pub const fn in_flight(&self) -> u16 {
         self.in_flight

@@ -131,6 +131,11 @@ impl Window {
         self.inside.fetch_or(CLOSED, AcqRel) & !CLOSED == 0
     }
 
+    /// Lets copies begin again, in a new session. Nobody is inside.
+    pub(crate) fn open(&self) {
+        self.inside.fetch_and(!CLOSED, AcqRel);
+    }
+
     /// Notes that the host is asked to map something.
     pub(crate) fn mark_used(&self) {
         if !self.used.load(Relaxed) {

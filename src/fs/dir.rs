@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use super::Inode;
 use super::handle::{Handle, Opened};
 use super::perm::Access;
-use crate::conn::Class;
+use crate::conn::{Class, Life};
 use crate::device::Data;
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
@@ -349,14 +349,14 @@ impl<P: Platform> Dir<P> {
                 flags,
             };
             let answer = self.inode.fs.lacking.unless(Opcode::Readdirplus, || {
-                conn.call(&request, buffer, Class::Normal)
+                conn.call_with_life(&request, buffer, Class::Normal)
             });
             match answer {
                 Some(answer) => answer,
                 None => return self.fill(),
             }
         } else {
-            conn.call(
+            conn.call_with_life(
                 &Readdir {
                     node,
                     fh,
@@ -370,12 +370,12 @@ impl<P: Platform> Dir<P> {
         };
         self.at = 0;
         self.filled = 0;
-        let filled = result.inspect_err(|error| self.inode.note_stale(*error))?;
+        let (filled, life) = result.inspect_err(|error| self.inode.note_stale(*error))?;
         self.inode.read_happened();
         self.filled = filled;
         self.filled_from = (filled > 0).then_some(cookie);
         if self.plus {
-            self.take_lookups(asked, version);
+            self.take_lookups(asked, version, life);
         }
         Ok(filled > 0)
     }
@@ -398,7 +398,7 @@ impl<P: Platform> Dir<P> {
 
     /// Takes over, or gives back, each lookup that the server counted in the
     /// buffer, whether its entry is wanted or not.
-    fn take_lookups(&mut self, asked: super::filesystem::Asked, version: u32) {
+    fn take_lookups(&mut self, asked: super::filesystem::Asked, version: u32, life: Life) {
         let fs = &self.inode.fs;
         let limit = fs.conn.limits().name_max;
         for record in DirentsPlus::new(&self.buffer[..self.filled], limit) {
@@ -406,9 +406,13 @@ impl<P: Platform> Dir<P> {
             let Ok(DirentPlus { dirent, entry }) = record else {
                 break;
             };
-            let (EntryName::Name(name), Some(entry)) = (dirent.name, entry) else {
+            let (EntryName::Name(name), Some(mut entry)) = (dirent.name, entry) else {
                 continue;
             };
+            match fs.conn.adopt_node(life, entry.node) {
+                Some(node) => entry.node = node,
+                None => continue,
+            }
             let place = self.inode.place_of(name);
             let Ok(inode) = fs.accept(&entry, asked, self.inode.device(), Some(&place)) else {
                 continue;

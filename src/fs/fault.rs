@@ -154,6 +154,11 @@ impl<P: Platform> Inode<P> {
                         run,
                     }));
                 }
+                // The window is closed while a session is made anew.
+                Err(Detour::Request) if conn.state().is_interlude() => {
+                    drop(layout);
+                    conn.wait_for_session()?;
+                }
                 Err(Detour::Request) => return Ok(Fault::Unmappable),
                 Err(detour) => {
                     drop(layout);

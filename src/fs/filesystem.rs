@@ -9,12 +9,14 @@ use core::time::Duration;
 use super::Inode;
 use super::attr::AttrCache;
 use super::dentry::DentryCache;
+use super::handle::Handles;
 use super::inode::Place;
 use super::lock::Locks;
 use super::moment::Moment;
 use super::nosys::Lacking;
 use super::options::MountOptions;
 use super::poll::Pollers;
+use super::restore::Restarts;
 use super::table::InodeTable;
 use crate::conn::{Connection, Counters};
 use crate::dax::Dax;
@@ -36,6 +38,10 @@ pub struct FileSystem<P: Platform> {
     pub(super) locks: Locks<P>,
     /// Who waits for a file to be ready.
     pub(super) pollers: Pollers,
+    /// What is open on the server.
+    pub(super) handles: Handles<P>,
+    /// What became of everything when a session was made anew.
+    pub(super) restarts: Restarts,
     /// Orders attributes by when they were asked for (S0-04): each change made
     /// here takes the next number, and a reply to an older question is not
     /// believed.
@@ -81,6 +87,8 @@ impl<P: Platform> FileSystem<P> {
             lacking: Lacking::default(),
             locks: Locks::default(),
             pollers: Pollers::default(),
+            handles: Handles::default(),
+            restarts: Restarts::default(),
             attr_version: AtomicU64::new(1),
             evicted_version: AtomicU64::new(0),
             unknown_unlink: AtomicU64::new(0),
@@ -111,12 +119,18 @@ impl<P: Platform> FileSystem<P> {
 
     /// Calls `each` with every inode in memory and the number of lookups that
     /// the server should count for it: what an audit compares with the server's
-    /// view. Allocates.
+    /// view, by the ids that it uses in this life of the connection. Allocates.
     pub fn audit(&self, mut each: impl FnMut(NodeId, u64)) {
+        let mut known = |node, lookups| {
+            // What was not asked for since a restart the server does not count.
+            if let Some(node) = self.conn.server_node(node) {
+                each(node, lookups);
+            }
+        };
         self.inodes
-            .for_each(|inode| each(inode.node, inode.lookups()));
+            .for_each(|inode| known(inode.node, inode.lookups()));
         if let Some(dax) = &self.dax {
-            dax.each_orphan(each);
+            dax.each_orphan(known);
         }
     }
 
@@ -225,8 +239,14 @@ impl<P: Platform> FileSystem<P> {
         let until = self.attr_until(entry.attr_valid);
         let kind = attr.mode.file_type();
         let same = |inode: &Inode<P>| {
-            inode.generation == entry.generation && inode.file_type() == kind && !inode.is_bad()
+            let generation = inode.generation();
+            generation == entry.generation && inode.file_type() == kind && !inode.is_bad()
         };
+        let known = Entry {
+            node: self.recognise(entry, &attr, place),
+            ..*entry
+        };
+        let entry = &known;
         let inode = match self.inodes.get(entry.node).filter(|inode| same(inode)) {
             Some(inode) => {
                 inode.apply_attr(attr, until, asked);

@@ -1,11 +1,13 @@
 //! What the server keeps open for us.
 
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::Inode;
 use crate::platform::Platform;
+use crate::sync::SpinLock;
 use crate::wire::{FileHandle, FopenFlags, LockOwner, OpenFlags};
 
 /// Whether the server knows of a handle.
@@ -31,6 +33,51 @@ pub(super) struct Handle<P: Platform> {
     opened: Opened,
     /// Owner of the flock that goes with it on the server, 0 for none.
     flock: AtomicU64,
+    /// Its place among all that are open.
+    place: usize,
+}
+
+/// All handles of a file system, to be opened again after a restart.
+pub(super) struct Handles<P: Platform>(SpinLock<Places<P>>);
+
+struct Places<P: Platform> {
+    handles: Vec<Option<Weak<Handle<P>>>>,
+    free: Vec<usize>,
+}
+
+impl<P: Platform> Default for Handles<P> {
+    fn default() -> Self {
+        Self(SpinLock::new(Places {
+            handles: Vec::new(),
+            free: Vec::new(),
+        }))
+    }
+}
+
+impl<P: Platform> Handles<P> {
+    fn insert(&self, handle: Weak<Handle<P>>) -> usize {
+        let places = &mut *self.0.lock();
+        if let Some(place) = places.free.pop() {
+            places.handles[place] = Some(handle);
+            return place;
+        }
+        places.handles.push(Some(handle));
+        places.handles.len() - 1
+    }
+
+    fn remove(&self, place: usize) {
+        let places = &mut *self.0.lock();
+        let old = places.handles.get_mut(place).and_then(Option::take);
+        places.free.push(place);
+        drop(old);
+    }
+
+    /// Returns those that are open now. Allocates.
+    pub(super) fn all(&self) -> Vec<Arc<Handle<P>>> {
+        let places = self.0.lock();
+        let open = places.handles.iter().flatten();
+        open.filter_map(Weak::upgrade).collect()
+    }
 }
 
 impl<P: Platform> Handle<P> {
@@ -42,14 +89,27 @@ impl<P: Platform> Handle<P> {
         opened: Opened,
     ) -> Arc<Self> {
         let flags = flags.difference(OpenFlags::TRUNC);
-        Arc::new(Self {
+        let fs = inode.fs.clone();
+        Arc::new_cyclic(|handle| Self {
             inode,
             fh,
             flags,
             fopen,
             opened,
             flock: AtomicU64::new(0),
+            place: fs.handles.insert(handle.clone()),
         })
+    }
+
+    /// Returns whose flock goes with it, if anybody's.
+    pub(super) fn flock_owner(&self) -> Option<LockOwner> {
+        let owner = self.flock.load(Relaxed);
+        (owner != 0).then_some(LockOwner(owner))
+    }
+
+    /// Returns whether it is of a directory.
+    pub(super) fn is_dir(&self) -> bool {
+        self.inode.is_dir()
     }
 
     /// Returns whether the server is told when the handle goes.
@@ -66,6 +126,7 @@ impl<P: Platform> Handle<P> {
 
 impl<P: Platform> Drop for Handle<P> {
     fn drop(&mut self) {
+        self.inode.fs.handles.remove(self.place);
         let conn = &self.inode.fs.conn;
         match self.opened {
             Opened::File => {
@@ -120,10 +181,13 @@ impl<P: Platform> SharedHandles<P> {
         let fits = |h: &Arc<Handle<P>>| {
             (!flags.readable() || h.flags.readable()) && (!flags.writable() || h.flags.writable())
         };
+        // One that was not opened again after a restart is of no use to others.
+        let open =
+            |h: &Arc<Handle<P>>| !h.is_released() || h.inode.fs.conn.has_handle(h.inode.node, h.fh);
         [&self.read, &self.write]
             .into_iter()
             .filter_map(Weak::upgrade)
-            .find(fits)
+            .find(|handle| fits(handle) && open(handle))
     }
 
     /// Offers a handle to others. One that can read and write is kept before one

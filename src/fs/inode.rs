@@ -26,7 +26,8 @@ use crate::wire::{FileType, Generation, NameBuf, NodeId};
 pub struct Inode<P: Platform> {
     pub(super) fs: Arc<FileSystem<P>>,
     pub(super) node: NodeId,
-    pub(super) generation: Generation,
+    /// Of the node id that it has in this session.
+    generation: AtomicU64,
     kind: FileType,
     flags: AtomicU8,
     /// Threads that make it durable.
@@ -100,7 +101,7 @@ impl<P: Platform> Inode<P> {
         Self {
             fs,
             node,
-            generation,
+            generation: AtomicU64::new(generation.0),
             kind: attr.attr.mode.file_type(),
             flags: AtomicU8::new(0),
             syncing: AtomicU16::new(0),
@@ -121,7 +122,12 @@ impl<P: Platform> Inode<P> {
 
     /// Returns which of the files that had this node id it is.
     pub fn generation(&self) -> Generation {
-        self.generation
+        Generation(self.generation.load(Relaxed))
+    }
+
+    /// Notes the generation that its node id has in a new session.
+    pub(super) fn set_generation(&self, generation: Generation) {
+        self.generation.store(generation.0, Relaxed);
     }
 
     /// Returns its type. It never changes.
@@ -284,6 +290,11 @@ impl<P: Platform> Inode<P> {
         self.lookups.fetch_add(1, Relaxed);
     }
 
+    /// Notes that the server counts none any more: it forgot us.
+    pub(super) fn reset_lookups(&self) {
+        self.lookups.store(0, Relaxed);
+    }
+
     /// Returns how many lookups the server counts for this inode.
     pub fn lookups(&self) -> u64 {
         self.lookups.load(Relaxed)
@@ -356,6 +367,7 @@ impl<P: Platform> Drop for Inode<P> {
 
 impl<P: Platform> core::fmt::Debug for Inode<P> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "inode {}.{} {:?}", self.node, self.generation, self.kind)
+        let (node, generation) = (self.node, self.generation());
+        write!(f, "inode {node}.{generation} {:?}", self.kind)
     }
 }

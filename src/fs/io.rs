@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::File;
 use super::attr::Stale;
-use crate::conn::Class;
+use crate::conn::{Class, Connection};
 use crate::device::Data;
 use crate::errno::Errno;
 use crate::error::{Error, Result};
@@ -301,7 +301,7 @@ fn for_each_chunk<P: Platform>(
                 let mut n = 0;
                 for buf in group {
                     let len = buf.len();
-                    let got = split(&mut max, len, conn.fitting(), |at, step| {
+                    let got = split(&mut max, len, safe_read(conn), |at, step| {
                         each(done + n + at, &mut [&mut buf[at..at + step]])
                     })?;
                     n += got;
@@ -318,7 +318,7 @@ fn for_each_chunk<P: Platform>(
                 .expect("bufs is not empty");
             bufs = rest;
             let len = first.len().min(left);
-            split(&mut max, len, conn.fitting(), |at, step| {
+            split(&mut max, len, safe_read(conn), |at, step| {
                 each(done + at, &mut [&mut first[at..at + step]])
             })
             .map(|n| (n, len))
@@ -358,7 +358,7 @@ fn for_each_chunk_out<P: Platform>(
                 Err(error) if error.errno() == Errno::E2BIG => {
                     let mut n = 0;
                     for buf in group {
-                        let got = split(&mut max, buf.len(), conn.fitting(), |at, step| {
+                        let got = split(&mut max, buf.len(), safe_write(conn), |at, step| {
                             each(done + n + at, &[&buf[at..at + step]], step)
                         })?;
                         n += got;
@@ -374,7 +374,7 @@ fn for_each_chunk_out<P: Platform>(
             let (first, rest) = bufs.split_first().expect("bufs is not empty");
             bufs = rest;
             let len = first.len().min(left);
-            split(&mut max, len, conn.fitting(), |at, step| {
+            split(&mut max, len, safe_write(conn), |at, step| {
                 each(done + at, &[&first[at..at + step]], step)
             })
             .map(|n| (n, len))
@@ -391,6 +391,16 @@ fn for_each_chunk_out<P: Platform>(
         }
     }
     Ok(done)
+}
+
+/// Returns how many bytes one READ surely can bring.
+fn safe_read<P: Platform>(conn: &Connection<P>) -> usize {
+    conn.fitting().min(conn.limits().max_read as usize)
+}
+
+/// Returns how many bytes one WRITE surely can carry.
+fn safe_write<P: Platform>(conn: &Connection<P>) -> usize {
+    conn.fitting().min(conn.limits().max_write as usize)
 }
 
 /// Returns how many buffers from the front fit `max` bytes together, and how many

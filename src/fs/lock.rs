@@ -8,6 +8,7 @@
 //! when that closes any descriptor of the file: [`File::flush`]. A flock belongs
 //! to the [`File`] and goes with it.
 
+use alloc::vec::Vec;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
@@ -49,11 +50,16 @@ pub(super) fn new_owner() -> LockOwner {
 pub(super) struct Locks<P: Platform> {
     posix: SpinLock<LockTable<P::Thread>>,
     flock: SpinLock<LockTable<P::Thread>>,
+    /// Those that the server keeps for us, to be taken again after a restart.
+    remote_posix: SpinLock<LockTable<P::Thread>>,
+    remote_flock: SpinLock<LockTable<P::Thread>>,
 }
 
 impl<P: Platform> Default for Locks<P> {
     fn default() -> Self {
         Self {
+            remote_posix: SpinLock::new(LockTable::new(Circles::Allowed)),
+            remote_flock: SpinLock::new(LockTable::new(Circles::Allowed)),
             posix: SpinLock::new(LockTable::new(Circles::Refused)),
             flock: SpinLock::new(LockTable::new(Circles::Allowed)),
         }
@@ -72,6 +78,40 @@ impl<P: Platform> Locks<P> {
     pub(super) fn forget(&self, file: FileKey) {
         self.posix.lock().forget(file);
         self.flock.lock().forget(file);
+        self.remote_posix.lock().forget(file);
+        self.remote_flock.lock().forget(file);
+    }
+
+    fn remote(&self, family: LockFamily) -> &SpinLock<LockTable<P::Thread>> {
+        match family {
+            LockFamily::Posix => &self.remote_posix,
+            LockFamily::Flock => &self.remote_flock,
+        }
+    }
+
+    /// Returns what the server keeps for us. Allocates.
+    pub(super) fn kept_remotely(&self, family: LockFamily) -> Vec<(FileKey, Owned)> {
+        self.remote(family).lock().held().collect()
+    }
+
+    /// Notes that the server granted, or dropped, a lock.
+    fn note_remote(&self, family: LockFamily, file: FileKey, owned: Owned) {
+        // The server has decided; nothing is in the way here that is not outdated.
+        self.remote(family).lock().set(file, owned, |_| ());
+    }
+
+    /// Notes that the server dropped all locks of an owner on a file.
+    fn drop_remote(&self, family: LockFamily, file: FileKey, owner: LockOwner) {
+        self.remote(family).lock().release(file, owner, |_| ());
+    }
+
+    /// Notes that a lock could not be taken again.
+    pub(super) fn lose_remote(&self, family: LockFamily, file: FileKey, owned: Owned) {
+        let lock = Lock {
+            kind: LockKind::Unlock,
+            ..owned.lock
+        };
+        self.note_remote(family, file, Owned { lock, ..owned });
     }
 }
 
@@ -162,6 +202,7 @@ impl<P: Platform> Inode<P> {
     /// Drops the locks of an owner that are kept here.
     pub(super) fn unlock_here(&self, family: LockFamily, owner: LockOwner) {
         if self.was_locked() {
+            self.fs.locks.drop_remote(family, self.lock_key(), owner);
             let platform = self.fs.platform();
             let wake = |thread: &P::Thread| platform.unpark(thread);
             self.table(family)
@@ -336,11 +377,18 @@ impl<P: Platform> File<P> {
         if args.family == LockFamily::Posix {
             self.inode().set_locked();
         }
-        if wait == LockWait::Wait && args.lock.kind != LockKind::Unlock {
+        let result = if wait == LockWait::Wait && args.lock.kind != LockKind::Unlock {
             self.remote(|| conn.ask(&Setlkw(args)))
         } else {
             self.remote(|| conn.ask(&Setlk(args)))
+        };
+        if let Some(Ok(())) = result {
+            let (owner, lock) = (args.owner, args.lock);
+            let key = self.inode().lock_key();
+            let locks = &self.inode().fs.locks;
+            locks.note_remote(args.family, key, Owned { owner, lock });
         }
+        result
     }
 
     /// Who does not know one of the three requests keeps no locks.
@@ -363,6 +411,10 @@ impl<P: Platform> Drop for File<P> {
     fn drop(&mut self) {
         let owner = core::mem::take(self.flock.get_mut());
         if owner != 0 {
+            let (key, owner) = (self.inode().lock_key(), LockOwner(owner));
+            let locks = &self.inode().fs.locks;
+            locks.drop_remote(LockFamily::Flock, key, owner);
+            let owner = owner.0;
             self.inode()
                 .unlock_here(LockFamily::Flock, LockOwner(owner));
         }

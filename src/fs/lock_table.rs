@@ -242,6 +242,13 @@ impl<T> LockTable<T> {
         }
     }
 
+    /// Returns every lock that is held.
+    pub(super) fn held(&self) -> impl Iterator<Item = (FileKey, Owned)> + '_ {
+        self.files
+            .iter()
+            .flat_map(|(file, held)| held.0.iter().map(|owned| (*file, *owned)))
+    }
+
     /// Drops all locks on a file that is going away: nobody waits for it.
     pub(super) fn forget(&mut self, file: FileKey) {
         self.files.remove(&file);

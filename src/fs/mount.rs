@@ -55,6 +55,7 @@ impl<P: Platform> Mount<P> {
                 log::warn!("virtio-fs: answering a notification: {error}");
             }
         }));
+        fs.keep_over_restarts();
         Ok(Self { fs, root })
     }
 

@@ -26,6 +26,11 @@ impl Lacking {
         }
     }
 
+    /// Forgets what was learnt: another server is there.
+    pub(super) fn clear(&self) {
+        self.0.store(0, Relaxed);
+    }
+
     /// Sends a request with `send` unless the server is known to lack it, and
     /// learns from the answer. `None` if it lacks it.
     pub(super) fn unless<T>(

@@ -6,8 +6,8 @@
 
 use alloc::sync::Arc;
 
-use super::FileSystem;
 use super::attr::Stale;
+use super::{FileSystem, Inode};
 use crate::conn::Class;
 use crate::device::Data;
 use crate::error::Result;
@@ -26,6 +26,7 @@ impl<P: Platform> FileSystem<P> {
     ///
     /// Those of sending the answer to RETRIEVE.
     pub fn notified(self: &Arc<Self>, notification: &Notification<'_>) -> Result<()> {
+        // Nodes are the server's of this life here.
         match *notification {
             Notification::Poll(handle) => self.pollers.wake(handle),
             Notification::InvalInode { node, .. } | Notification::Store { node, .. } => {
@@ -47,7 +48,7 @@ impl<P: Platform> FileSystem<P> {
             } => {
                 let nothing = NotifyReply {
                     unique,
-                    node,
+                    node: self.conn.known_as(node).unwrap_or(NodeId::ROOT),
                     offset,
                     size: 0,
                 };
@@ -62,15 +63,20 @@ impl<P: Platform> FileSystem<P> {
         Ok(())
     }
 
+    /// Returns the inode that the server calls `node`.
+    fn known(&self, node: NodeId) -> Option<Arc<Inode<P>>> {
+        self.inodes.get(self.conn.known_as(node)?)
+    }
+
     fn inode_is_stale(&self, node: NodeId) {
-        if let Some(inode) = self.inodes.get(node) {
+        if let Some(inode) = self.known(node) {
             inode.content_changed();
             inode.attr_changed(Stale::all());
         }
     }
 
     fn entry_is_stale(&self, parent: NodeId, name: &Name, kind: InvalKind) {
-        let Some(parent) = self.inodes.get(parent).filter(|dir| dir.is_dir()) else {
+        let Some(parent) = self.known(parent).filter(|dir| dir.is_dir()) else {
             return;
         };
         parent.names_outdated();
@@ -81,16 +87,16 @@ impl<P: Platform> FileSystem<P> {
     }
 
     fn entry_is_gone(&self, parent: NodeId, child: NodeId, name: &Name) {
-        let Some(parent) = self.inodes.get(parent).filter(|dir| dir.is_dir()) else {
+        let Some(parent) = self.known(parent).filter(|dir| dir.is_dir()) else {
             return;
         };
         parent.names_outdated();
         match self.dentries.peek(&parent, name) {
             // The name was given to another file meanwhile.
-            Some(inode) if inode.node != child => {}
+            Some(inode) if self.conn.known_as(child) != Some(inode.node) => {}
             _ => self.forget_name(&parent, name),
         }
-        if let Some(child) = self.inodes.get(child) {
+        if let Some(child) = self.known(child) {
             child.attr_changed(Stale::LINKED);
         }
     }
@@ -108,7 +114,7 @@ impl<P: Platform> FileSystem<P> {
     /// Drops the name by which a node is known, so that it is forgotten unless
     /// somebody uses it.
     fn prune(&self, node: NodeId) {
-        if let Some(place) = self.inodes.get(node).and_then(|inode| inode.place()) {
+        if let Some(place) = self.known(node).and_then(|inode| inode.place()) {
             self.forget_name(&place.parent, &place.name);
         }
     }

@@ -275,6 +275,17 @@ impl Control {
         self.run();
     }
 
+    /// Kills the server and puts another process in its place, which hands out ids
+    /// from the beginning. What was on the queues is lost; the device asks for a
+    /// reset.
+    pub fn restart_server(&self) {
+        let mut device = self.shared.device();
+        device.server.start_over();
+        device.needs_reset();
+        drop(device);
+        self.run();
+    }
+
     /// Lets the device ask for a reset. It serves nothing until then.
     pub fn needs_reset(&self) {
         self.shared.device().needs_reset();

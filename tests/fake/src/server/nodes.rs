@@ -113,6 +113,12 @@ impl Nodes {
             root.lookups = 0;
         }
     }
+
+    /// Begins anew with ids, as a new process does. Nothing is known to anybody.
+    pub(super) fn start_over(&mut self) {
+        self.next = 2;
+        self.spent.clear();
+    }
 }
 
 /// An open file or directory.
@@ -222,6 +228,14 @@ impl Server {
             window.clear();
         }
         self.pin_maps();
+    }
+
+    /// The process dies and another takes its place: it hands out the ids again
+    /// that the old one did.
+    pub(crate) fn start_over(&mut self) {
+        self.end_session();
+        self.nodes.start_over();
+        self.handles = super::Handles::new(self.config.first_fh);
     }
 
     pub(super) fn forget(&mut self, nodeid: u64, n: u64) {
