@@ -97,6 +97,9 @@ pub(super) struct Restarts {
     hook: SpinLock<Option<Arc<RestartHook>>>,
 }
 
+/// An inode and where it was seen last.
+type Seen<P> = (Arc<Inode<P>>, Arc<Place<P>>);
+
 /// The connection's way to the file system, which it must not keep alive.
 struct Way<P: Platform>(Weak<FileSystem<P>>);
 
@@ -275,7 +278,7 @@ impl<P: Platform> FileSystem<P> {
     ///
     /// ESTALE; EIO from the device if the session ended meanwhile; the server's.
     fn find_inode(self: &Arc<Self>, life: Life, inode: &Arc<Inode<P>>) -> Result<()> {
-        let mut chain: Vec<(Arc<Inode<P>>, Arc<Place<P>>)> = Vec::new();
+        let mut chain: Vec<Seen<P>> = Vec::new();
         let mut at = inode.clone();
         while at.node != NodeId::ROOT && self.conn.server_node(at.node).is_none() {
             let Some(place) = at.place() else {
