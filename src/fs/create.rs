@@ -143,7 +143,7 @@ impl<P: Platform> Inode<P> {
             FileType::CharDevice | FileType::BlockDevice
                 if !self.fs.caller().capabilities.contains(Capabilities::MKNOD) =>
             {
-                return Err(Error::caller(Errno::EPERM));
+                return Err(self.not_made(name.as_bytes(), Error::caller(Errno::EPERM)));
             }
             _ => {}
         }
@@ -235,10 +235,16 @@ impl<P: Platform> Inode<P> {
         if !matches!(error.errno(), Errno::EACCES | Errno::EROFS) {
             return Err(error);
         }
+        Err(self.not_made(name, error))
+    }
+
+    /// Returns why a name is not made here: `error`, unless it is there already or
+    /// cannot be looked up, which comes first.
+    fn not_made(self: &Arc<Self>, name: &[u8], error: Error) -> Error {
         match self.lookup(name) {
-            Ok(_) => Err(Error::caller(Errno::EEXIST)),
-            Err(lookup) if lookup.errno() == Errno::ENOENT => Err(error),
-            Err(lookup) => Err(lookup),
+            Ok(_) => Error::caller(Errno::EEXIST),
+            Err(lookup) if lookup.errno() == Errno::ENOENT => error,
+            Err(lookup) => lookup,
         }
     }
 

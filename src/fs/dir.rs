@@ -509,6 +509,10 @@ impl<P: Platform> Dir<P> {
     ///
     /// The server's.
     pub fn sync(&mut self) -> Result<()> {
+        if self.handle.is_none() && self.inode.check_alive().is_err() {
+            // It was removed, and servers do not open it any more: no name is left.
+            return Ok(());
+        }
         let handle = self.server_handle()?;
         let request = Fsyncdir {
             node: self.inode.node,

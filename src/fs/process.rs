@@ -92,7 +92,12 @@ impl<P: Platform> Process<P> {
     }
 
     pub(super) fn walk<'p>(&'p self, at: At, path: &'p [u8], trust: Trust) -> Result<Walk<'p, P>> {
-        Walk::new(&self.root, self.start(at)?, path, trust)
+        let start = match path.first() {
+            // Whether `at` is good makes no difference to these.
+            None | Some(b'/') => self.root.clone(),
+            Some(_) => self.start(at)?,
+        };
+        Walk::new(&self.root, start, path, trust)
     }
 
     pub(super) fn with_inode<T>(

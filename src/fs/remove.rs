@@ -241,11 +241,12 @@ impl<P: Platform> Inode<P> {
         };
         let moved = self.lookup_name(name)?;
         let target = new_parent.lookup_name(new_name).ok();
-        if moved.is_dir() && target.is_some_and(|target| !target.is_dir()) {
+        let exchange = flags.contains(RenameFlags::EXCHANGE);
+        if !exchange && moved.is_dir() && target.is_some_and(|target| !target.is_dir()) {
             return Err(Error::caller(Errno::ENOTDIR));
         }
         moves(&moved)?;
-        if flags.contains(RenameFlags::EXCHANGE) {
+        if exchange {
             moves(&new_parent.lookup_name(new_name)?)?;
         }
         Ok(())

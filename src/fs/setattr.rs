@@ -187,10 +187,14 @@ impl<P: Platform> Inode<P> {
         }
     }
 
+    /// Returns whether the file had set-id bits when it was last asked for.
+    pub(super) fn has_set_ids(&self) -> bool {
+        self.last_attr().mode.permissions() & (Mode::SET_UID | Mode::SET_GID) != 0
+    }
+
     /// Clears set-id bits before data are written, where nobody else does.
     pub(super) fn clear_set_ids(self: &Arc<Self>) -> Result<()> {
-        let suspicious = self.last_attr().mode.permissions() & (Mode::SET_UID | Mode::SET_GID) != 0;
-        if !suspicious || self.server_clears_set_ids() {
+        if !self.has_set_ids() || self.server_clears_set_ids() {
             return Ok(());
         }
         if let Some(mode) = self.mode_without_set_ids(false)? {

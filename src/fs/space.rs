@@ -134,8 +134,8 @@ impl<P: Platform> File<P> {
             return Err(Error::caller(Errno::EFBIG));
         }
         let same = alloc::sync::Arc::ptr_eq(from, to);
-        // Only what there is to copy can overlap.
-        let len = if same {
+        // Only what there is to copy can overlap, and costs a file its set-id bits.
+        let len = if same || to.has_set_ids() {
             let size = from.fresh_attr(Stale::SIZE, self.fh())?.size;
             len.min(size.saturating_sub(offset))
         } else {

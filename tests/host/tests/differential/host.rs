@@ -8,8 +8,7 @@ use std::path::Path;
 use virtio_fs::fs::Symlinks;
 use virtio_fs::wire::LockKind;
 
-use crate::call::{Call, Outcome, stat_bytes};
-use crate::groups;
+use virtio_fs_calls::{Call, Moment, Outcome, groups, stat_bytes};
 
 /// The host's side: a process that was chrooted into the other directory, since
 /// `..` and `/` must end there too.
@@ -26,6 +25,15 @@ fn answer<T: Into<i64>>(result: T) -> Outcome {
         -1 => Err(std::io::Error::last_os_error().raw_os_error().unwrap()),
         n => Ok((n, Vec::new())),
     }
+}
+
+fn timespec(moment: Moment) -> libc::timespec {
+    let (tv_sec, tv_nsec) = match moment {
+        Moment::Omit => (0, libc::UTIME_OMIT),
+        Moment::Now => (0, libc::UTIME_NOW),
+        Moment::At(sec, nsec) => (sec, nsec.into()),
+    };
+    libc::timespec { tv_sec, tv_nsec }
 }
 
 fn filled(outcome: Outcome, buf: &[u8]) -> Outcome {
@@ -100,6 +108,12 @@ impl Host {
                     flags.bits() as i32,
                     *mode,
                 ))),
+                Call::OpenAt(dir, path, flags, mode) => self.push(answer(libc::openat(
+                    self.fd(*dir),
+                    c(path).as_ptr(),
+                    flags.bits() as i32,
+                    *mode,
+                ))),
                 Call::Close(n) => {
                     let outcome = answer(libc::close(self.fd(*n)));
                     if outcome.is_ok() {
@@ -128,6 +142,10 @@ impl Host {
                     answer(libc::pwrite(self.fd(*n), p, data.0.len(), *offset as i64) as i64)
                 }
                 Call::Seek(n, offset, whence) => answer(libc::lseek(self.fd(*n), *offset, *whence)),
+                Call::Sync(n, true) => answer(libc::fdatasync(self.fd(*n))),
+                Call::Sync(n, false) => answer(libc::fsync(self.fd(*n))),
+                Call::Fchmod(n, mode) => answer(libc::fchmod(self.fd(*n), *mode)),
+                Call::Fchown(n, uid, gid) => answer(libc::fchown(self.fd(*n), *uid, *gid)),
                 Call::Ftruncate(n, size) => answer(libc::ftruncate(self.fd(*n), *size as i64)),
                 Call::Fstat(n) => {
                     let mut stat = std::mem::zeroed();
@@ -170,6 +188,26 @@ impl Host {
                     let flags = no_follow(symlinks, libc::AT_SYMLINK_NOFOLLOW);
                     Self::stat(libc::fstatat(at, c(path).as_ptr(), &mut stat, flags), &stat)
                 }
+                Call::StatAt(dir, path, symlinks) => {
+                    let mut stat = std::mem::zeroed();
+                    let flags = no_follow(symlinks, libc::AT_SYMLINK_NOFOLLOW);
+                    let done = libc::fstatat(self.fd(*dir), c(path).as_ptr(), &mut stat, flags);
+                    Self::stat(done, &stat)
+                }
+                Call::Utimens(path, symlinks, atime, mtime) => {
+                    let (path, flags) = (c(path), no_follow(symlinks, libc::AT_SYMLINK_NOFOLLOW));
+                    let wanted = [timespec(*atime), timespec(*mtime)];
+                    answer(libc::utimensat(at, path.as_ptr(), wanted.as_ptr(), flags))?;
+                    let mut stat: libc::stat = std::mem::zeroed();
+                    answer(libc::fstatat(at, path.as_ptr(), &mut stat, flags))?;
+                    let shown = |wanted, sec: i64, nsec: i64| match wanted {
+                        Moment::At(..) => format!("{sec}.{nsec:09}"),
+                        _ => String::new(),
+                    };
+                    let atime = shown(*atime, stat.st_atime, stat.st_atime_nsec);
+                    let mtime = shown(*mtime, stat.st_mtime, stat.st_mtime_nsec);
+                    Ok((0, format!("{atime} {mtime}").into_bytes()))
+                }
                 Call::Chmod(path, mode) => answer(libc::chmod(c(path).as_ptr(), *mode)),
                 Call::Chown(path, symlinks, uid, gid) => {
                     let flags = no_follow(symlinks, libc::AT_SYMLINK_NOFOLLOW);
@@ -189,7 +227,11 @@ impl Host {
                     filled(outcome, &buf).map(|(_, bytes)| (0, bytes))
                 }
                 Call::Mkdir(path, mode) => answer(libc::mkdir(c(path).as_ptr(), *mode)),
-                Call::Mkfifo(path, mode) => answer(libc::mkfifo(c(path).as_ptr(), *mode)),
+                Call::Mknod(path, kind, mode) => answer(libc::mknod(
+                    c(path).as_ptr(),
+                    kind | mode,
+                    libc::makedev(1, 3),
+                )),
                 Call::Symlink(target, path) => {
                     answer(libc::symlink(c(target).as_ptr(), c(path).as_ptr()))
                 }
@@ -249,6 +291,28 @@ impl Host {
                         *flags as i32,
                     ))
                 }
+                Call::Fsetxattr(n, name, value, flags) => answer(libc::fsetxattr(
+                    self.fd(*n),
+                    c(name).as_ptr(),
+                    value.0.as_ptr().cast(),
+                    value.0.len(),
+                    *flags as i32,
+                )),
+                Call::Listxattr(path, symlinks, len) => {
+                    let path = c(path);
+                    let mut list = vec![0u8; *len];
+                    let get = if follow(symlinks) {
+                        libc::listxattr
+                    } else {
+                        libc::llistxattr
+                    };
+                    let p = list.as_mut_ptr().cast();
+                    let outcome = answer(get(path.as_ptr(), p, *len) as i64);
+                    let (n, list) = filled(outcome, &list)?;
+                    let mut names: Vec<_> = list.split(|byte| *byte == 0).collect();
+                    names.sort_unstable();
+                    Ok((n, names.join(&b'/')))
+                }
                 Call::Getxattr(path, symlinks, name, len) => {
                     let (path, name) = (c(path), c(name));
                     let mut value = vec![0u8; *len];
@@ -261,7 +325,10 @@ impl Host {
                     let outcome = answer(get(path.as_ptr(), name.as_ptr(), p, *len) as i64);
                     filled(outcome, &value)
                 }
-                Call::Become(uid) => Self::become_user(*uid),
+                Call::Become(uid, umask) => {
+                    libc::umask(*umask);
+                    Self::become_user(*uid)
+                }
                 Call::Removexattr(path, symlinks, name) => {
                     let (path, name) = (c(path), c(name));
                     let remove = if follow(symlinks) {

@@ -1,29 +1,55 @@
 //! The driver's side.
 
+use alloc::{format, string::String, vec, vec::Vec};
+use core::fmt;
+
 use virtio_fs::Errno;
-use virtio_fs::fs::{At, Changes, Fd, LockWait, Process, Symlinks};
-use virtio_fs::platform::{Caller, Capabilities};
+use virtio_fs::fs::{At, Changes, Durable, Fd, LockWait, Metadata, Process, Symlinks};
+use virtio_fs::platform::{Caller, Capabilities, Platform};
 use virtio_fs::wire::{
-    FallocateMode, FileType, Lock, Mode, OpenFlags, Rdev, RenameFlags, SeekWhence, XattrFlags,
+    FallocateMode, FileType, Lock, Mode, OpenFlags, Rdev, RenameFlags, SeekWhence, SetTime, Time,
+    XattrFlags,
 };
-use virtio_fs_host::HostPlatform;
-use virtio_fs_host::platform::set_caller;
 
-use crate::call::{Call, Outcome, stat_bytes};
-use crate::groups;
+use crate::call::{Call, Moment, Outcome, groups, stat_bytes};
 
-/// The driver's side.
-pub(crate) struct Guest<'a> {
-    pub(crate) process: &'a Process<HostPlatform>,
-    pub(crate) files: Vec<Fd>,
+/// Runs calls on the driver, as one process.
+pub struct Driver<'a, P: Platform, B> {
+    process: &'a Process<P>,
+    become_caller: B,
+    files: Vec<Fd>,
 }
 
-impl Guest<'_> {
+impl<P: Platform, B> fmt::Debug for Driver<'_, P, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, P: Platform, B: FnMut(Caller, &[u32])> Driver<'a, P, B> {
+    /// Begins without open files. `become_caller` tells the platform on whose behalf calls come from
+    /// then on, and which groups that user is in besides.
+    pub fn new(process: &'a Process<P>, become_caller: B) -> Self {
+        Self {
+            process,
+            become_caller,
+            files: Vec::new(),
+        }
+    }
+
+    /// How many files are open.
+    pub fn open(&self) -> usize {
+        self.files.len()
+    }
+
     fn fd(&self, at: usize) -> Fd {
         self.files.get(at).copied().unwrap_or(Fd(999))
     }
 
-    pub(crate) fn run(&mut self, call: &Call) -> Outcome {
+    /// Runs a call.
+    pub fn run(&mut self, call: &Call) -> Outcome {
         self.call(call).map_err(|error| error.errno().get().into())
     }
 
@@ -42,6 +68,12 @@ impl Guest<'_> {
         match call {
             Call::Open(path, flags, mode) => {
                 let fd = p.open(cwd, path.as_bytes(), *flags, *mode)?;
+                self.files.push(fd);
+                number(0)
+            }
+            Call::OpenAt(dir, path, flags, mode) => {
+                let dir = At::Fd(self.fd(*dir));
+                let fd = p.open(dir, path.as_bytes(), *flags, *mode)?;
                 self.files.push(fd);
                 number(0)
             }
@@ -72,6 +104,12 @@ impl Guest<'_> {
                     [SeekWhence::Set, SeekWhence::Current, SeekWhence::End][*whence as usize];
                 Ok((p.lseek(self.fd(*at), *offset, whence)? as i64, Vec::new()))
             }
+            Call::Sync(at, data) => {
+                let durable = if *data { Durable::Data } else { Durable::All };
+                p.fsync(self.fd(*at), durable).map(done)
+            }
+            Call::Fchmod(at, mode) => p.fset(self.fd(*at), &permitted(*mode)).map(done),
+            Call::Fchown(at, uid, gid) => p.fset(self.fd(*at), &owned(*uid, *gid)).map(done),
             Call::Ftruncate(at, size) => p.fset(self.fd(*at), &sized(*size)).map(done),
             Call::Fstat(at) => p.fstat(self.fd(*at)).map(stat),
             Call::Fallocate(at, mode, offset, len) => {
@@ -97,23 +135,26 @@ impl Guest<'_> {
             }
             Call::Flock(at, kind) => p.flock(self.fd(*at), *kind, LockWait::Fail).map(done),
             Call::Stat(path, symlinks) => p.stat(cwd, path.as_bytes(), *symlinks).map(stat),
-            Call::Chmod(path, mode) => {
+            Call::StatAt(dir, path, symlinks) => {
+                let dir = At::Fd(self.fd(*dir));
+                p.stat(dir, path.as_bytes(), *symlinks).map(stat)
+            }
+            Call::Utimens(path, symlinks, atime, mtime) => {
                 let changes = Changes {
-                    permissions: Some(*mode),
+                    atime: set_time(*atime),
+                    mtime: set_time(*mtime),
                     ..Changes::default()
                 };
-                p.set(cwd, path.as_bytes(), Symlinks::Follow, &changes)
-                    .map(done)
+                p.set(cwd, path.as_bytes(), *symlinks, &changes)?;
+                let now = p.stat(cwd, path.as_bytes(), *symlinks)?;
+                Ok((0, times(&now, *atime, *mtime).into_bytes()))
             }
-            Call::Chown(path, symlinks, uid, gid) => {
-                let id = |id: u32| (id != u32::MAX).then_some(id);
-                let changes = Changes {
-                    uid: id(*uid),
-                    gid: id(*gid),
-                    ..Changes::default()
-                };
-                p.set(cwd, path.as_bytes(), *symlinks, &changes).map(done)
-            }
+            Call::Chmod(path, mode) => p
+                .set(cwd, path.as_bytes(), Symlinks::Follow, &permitted(*mode))
+                .map(done),
+            Call::Chown(path, symlinks, uid, gid) => p
+                .set(cwd, path.as_bytes(), *symlinks, &owned(*uid, *gid))
+                .map(done),
             Call::Truncate(path, size) => p
                 .set(cwd, path.as_bytes(), Symlinks::Follow, &sized(*size))
                 .map(done),
@@ -123,9 +164,14 @@ impl Guest<'_> {
             }
             Call::Readlink(path) => Ok((0, p.readlink(cwd, path.as_bytes())?.to_vec())),
             Call::Mkdir(path, mode) => p.mkdir(cwd, path.as_bytes(), *mode).map(done),
-            Call::Mkfifo(path, mode) => {
-                let mode = Mode::new(FileType::Fifo, *mode);
-                p.mknod(cwd, path.as_bytes(), mode, Rdev(0)).map(done)
+            Call::Mknod(path, kind, mode) => {
+                let kind = match *kind {
+                    0o140_000 => FileType::Socket,
+                    0o020_000 => FileType::CharDevice,
+                    _ => FileType::Fifo,
+                };
+                p.mknod(cwd, path.as_bytes(), Mode::new(kind, *mode), Rdev(0x0103))
+                    .map(done)
             }
             Call::Symlink(target, path) => {
                 p.symlink(target.as_bytes(), cwd, path.as_bytes()).map(done)
@@ -168,6 +214,19 @@ impl Guest<'_> {
                 p.setxattr(cwd, path, *symlinks, name, &value.0, flags)
                     .map(done)
             }
+            Call::Fsetxattr(at, name, value, flags) => {
+                let flags = XattrFlags::from_bits_retain(*flags);
+                p.fsetxattr(self.fd(*at), name.as_bytes(), &value.0, flags)
+                    .map(done)
+            }
+            Call::Listxattr(path, symlinks, len) => {
+                let mut list = vec![0; *len];
+                let n = p.listxattr(cwd, path.as_bytes(), *symlinks, &mut list)?;
+                list.truncate(n);
+                let mut names: Vec<_> = list.split(|byte| *byte == 0).collect();
+                names.sort_unstable();
+                Ok((n as i64, names.join(&b'/')))
+            }
             Call::Getxattr(path, symlinks, name, len) => {
                 let mut value = vec![0; *len];
                 let (path, name) = (path.as_bytes(), name.as_bytes());
@@ -175,7 +234,7 @@ impl Guest<'_> {
                 value.truncate(n);
                 Ok((n as i64, value))
             }
-            Call::Become(uid) => {
+            Call::Become(uid, umask) => {
                 let caller = match *uid {
                     0 => Caller::ROOT,
                     uid => Caller {
@@ -185,7 +244,11 @@ impl Guest<'_> {
                         ..Caller::ROOT
                     },
                 };
-                set_caller(caller, &groups(*uid));
+                let caller = Caller {
+                    umask: *umask,
+                    ..caller
+                };
+                (self.become_caller)(caller, &groups(*uid));
                 number(0)
             }
             Call::Removexattr(path, symlinks, name) => {
@@ -201,4 +264,41 @@ fn sized(size: u64) -> Changes {
         size: Some(size),
         ..Changes::default()
     }
+}
+
+fn permitted(mode: u32) -> Changes {
+    Changes {
+        permissions: Some(mode),
+        ..Changes::default()
+    }
+}
+
+fn owned(uid: u32, gid: u32) -> Changes {
+    let id = |id: u32| (id != u32::MAX).then_some(id);
+    Changes {
+        uid: id(uid),
+        gid: id(gid),
+        ..Changes::default()
+    }
+}
+
+fn set_time(moment: Moment) -> SetTime {
+    match moment {
+        Moment::Omit => SetTime::Keep,
+        Moment::Now => SetTime::Now,
+        Moment::At(sec, nsec) => SetTime::To(Time::new(sec, nsec)),
+    }
+}
+
+/// The times that were set to a known value.
+fn times(now: &Metadata, atime: Moment, mtime: Moment) -> String {
+    let shown = |wanted, time: Time| match wanted {
+        Moment::At(..) => format!("{}.{:09}", time.sec, time.nsec),
+        _ => String::new(),
+    };
+    format!(
+        "{} {}",
+        shown(atime, now.attr.atime),
+        shown(mtime, now.attr.mtime)
+    )
 }
