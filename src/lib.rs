@@ -7,6 +7,7 @@
 //! | module | holds | knows nothing of |
 //! |---|---|---|
 //! | [`fs`] | mounts, inodes, names, open files, paths | rings |
+//! | `cache` | pages of files: read-ahead, write-back, their memory | names, paths |
 //! | [`dax`] | the DAX window: pure accounting and reclaim, and the glue that sends the requests | names, paths |
 //! | [`conn`] | a session with a server: INIT, requests in flight, forgets, deadlines, its end | names, paths |
 //! | [`wire`] | FUSE messages as plain bytes and plain values | devices, time |
@@ -31,10 +32,11 @@
 //! | 1 | position of a descriptor ([`sync::SleepLock`]), then the layout of a file ([`sync::SleepRwLock`]) | one call | no |
 //! | 2 | a shard of the dentry cache, then of the inode table | a look-up | no |
 //! | 3 | an inode's rarely used parts, then its attributes, which readers see without a lock | a few fields | no |
-//! | 4 | arguments of a request slot | encoding | no |
-//! | 5 | ring of a queue ([`sync::HandoffLock`]) | adding, reaping | tried |
-//! | 6 | line for slots ([`sync::HandoffLock`]) | a list | tried |
-//! | 7 | who waits for a slot; list of forgets | a few fields | tried; no |
+//! | 4 | pages of a file, then the state of a folio; the clock and the spare folios of a page cache | a look-up, a few fields | no |
+//! | 5 | arguments of a request slot | encoding | no |
+//! | 6 | ring of a queue ([`sync::HandoffLock`]) | adding, reaping | tried |
+//! | 7 | line for slots ([`sync::HandoffLock`]) | a list | tried |
+//! | 8 | who waits for a slot; list of forgets | a few fields | tried; no |
 //!
 //! A kernel that preempts threads may preempt one that holds a spin lock; others
 //! then spin until it runs again. Interrupt handlers never spin.
@@ -54,6 +56,7 @@
 
 extern crate alloc;
 
+mod cache;
 pub mod conn;
 pub mod dax;
 pub mod device;

@@ -38,6 +38,9 @@ pub struct Config {
     pub offer: Offer,
     /// Which files are used through the DAX window, where there is one.
     pub dax: DaxMode,
+    /// How data of files are cached where they do not go through a window. A
+    /// setting of the connection, because INIT tells the server.
+    pub data_cache: DataCache,
     /// Whether a device that somebody drives already is reset and taken over.
     pub attach: Attach,
     /// Names forgotten together in one message, at most.
@@ -59,9 +62,10 @@ impl Default for Config {
             deadlines: Deadlines::default(),
             grace: Duration::from_secs(1),
             silence: Silence::TrustHeader,
-            max_readahead: 1 << 20,
+            max_readahead: 8 << 20,
             offer: Offer::default(),
             dax: DaxMode::Always,
+            data_cache: DataCache::WriteThrough,
             attach: Attach::IfIdle,
             forget_batch: 64,
             restart: None,
@@ -131,8 +135,9 @@ pub struct Offer {
     /// Directories where another host file system begins get a device number of
     /// their own.
     pub submounts: bool,
-    /// A cache of file data stands above the driver, so that the server's word
-    /// on what to drop matters.
+    /// A cache of file data of the kernel's own stands above the driver, so that the
+    /// server's word on what to drop matters. It does anyway with a
+    /// [`DataCache`].
     pub data_cache: bool,
 }
 
@@ -163,6 +168,17 @@ pub enum DaxMode {
     /// Those that the server marks (`FUSE_ATTR_DAX`) when their inode comes into
     /// memory.
     Inode,
+}
+
+/// How data of files are cached. Memory and lifetime are settings of the
+/// [mount](crate::fs::MountOptions).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataCache {
+    /// Not at all: each read and write is a request.
+    None,
+    /// What was read is kept; what is written is with the server when the call
+    /// returns.
+    WriteThrough,
 }
 
 /// What to do with a device that is in use.

@@ -107,6 +107,20 @@ counters! {
     link_hits,
     /// Dentries dropped to stay within the bound.
     dentries_evicted,
+    /// Pages of files that readers found in the page cache.
+    page_hits,
+    /// Pages that they had to wait for.
+    page_misses,
+    /// Pages asked for before anybody wanted them.
+    ahead_pages,
+    /// Of those, pages that somebody read.
+    ahead_used,
+    /// Pages that dirty data went to.
+    pages_dirtied,
+    /// Pages written out.
+    pages_written,
+    /// Copies between callers' memory and cached pages.
+    page_copies,
     /// Accesses that went through the DAX window.
     dax_copies,
     /// Accesses, of those, that found their part of the file mapped.

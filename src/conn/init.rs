@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::config::{DaxMode, Offer};
+use super::config::{DataCache, DaxMode, Offer};
 use super::limits::Limits;
 use super::open::OpenError;
 use super::pool::Class;
@@ -18,7 +18,7 @@ use crate::wire::{
 pub enum Stance {
     /// Offered always.
     Always,
-    /// Offered where the kernel keeps a cache of file data above the driver.
+    /// Offered where data of files are cached, here or above the driver.
     WithDataCache,
     /// Offered where remote locks are wanted.
     WithRemoteLocks,
@@ -219,12 +219,12 @@ const MAX_MAX_PAGES: u16 = 256;
 const MIN_MINOR: u32 = 9;
 
 /// Returns the features to offer; `dax` is `Never` where there is no window.
-pub(super) fn offered(offer: &Offer, dax: DaxMode) -> F {
+pub(super) fn offered(offer: &Offer, cache: DataCache, dax: DaxMode) -> F {
     let mut flags = F::empty();
     for (flag, stance, _) in FEATURES {
         let yes = match stance {
             Stance::Always => true,
-            Stance::WithDataCache => offer.data_cache,
+            Stance::WithDataCache => offer.data_cache || cache != DataCache::None,
             Stance::WithRemoteLocks => offer.remote_locks,
             Stance::WithAcl => offer.posix_acl,
             Stance::WithSubmounts => offer.submounts,
@@ -237,6 +237,11 @@ pub(super) fn offered(offer: &Offer, dax: DaxMode) -> F {
         }
     }
     flags
+}
+
+/// Returns the features that a connection offers.
+fn offers<P: Platform>(conn: &Connection<P>) -> F {
+    offered(&conn.config.offer, conn.config.data_cache, conn.dax_mode())
 }
 
 /// What holds until INIT is answered.
@@ -274,8 +279,7 @@ pub(super) fn renegotiate<P: Platform>(
     conn: &Connection<P>,
     before: &Limits,
 ) -> Result<Limits, OpenError> {
-    let offered = offered(&conn.config.offer, conn.dax_mode());
-    let limits = send(conn, offered & (before.flags | F::INIT_EXT))?;
+    let limits = send(conn, offers(conn) & (before.flags | F::INIT_EXT))?;
     let lacks = before.flags.difference(limits.flags) & KEPT;
     if lacks.is_empty() {
         Ok(limits)
@@ -286,7 +290,7 @@ pub(super) fn renegotiate<P: Platform>(
 
 /// Sends the first INIT.
 pub(super) fn negotiate<P: Platform>(conn: &Connection<P>) -> Result<Limits, OpenError> {
-    send(conn, offered(&conn.config.offer, conn.dax_mode()))
+    send(conn, offers(conn))
 }
 
 /// Sends INIT, once more if the server asks for another version.
@@ -455,7 +459,7 @@ mod tests {
     #[test]
     fn what_concerns_the_window_is_offered_only_with_one() {
         let both = F::MAP_ALIGNMENT | F::HAS_INODE_DAX;
-        let sent = |dax| offered(&Offer::default(), dax) & both;
+        let sent = |dax| offered(&Offer::default(), DataCache::None, dax) & both;
         assert_eq!(sent(DaxMode::Never), F::empty());
         assert_eq!(sent(DaxMode::Always), F::MAP_ALIGNMENT);
         assert_eq!(sent(DaxMode::Inode), both);

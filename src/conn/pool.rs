@@ -63,6 +63,9 @@ struct Line<P: Platform> {
     waiting: VecDeque<(u64, P::Thread)>,
     background: u16,
     max_background: u16,
+    /// Who waits for what a request with pages brings. Woken when it is back, to
+    /// clean up, and again when that is done.
+    watching: Vec<(u16, u64, P::Thread)>,
 }
 
 /// A place in the line.
@@ -82,6 +85,7 @@ impl<P: Platform> Pool<P> {
             waiting: VecDeque::with_capacity(count.into()),
             background: 0,
             max_background: u16::MAX,
+            watching: Vec::with_capacity(count.into()),
         };
         Ok(Self {
             slots,
@@ -135,6 +139,41 @@ impl<P: Platform> Pool<P> {
             }
             Err(Ticket(ticket))
         })
+    }
+
+    /// Takes a slot if one is free, nobody waits for it, and fewer than `most`
+    /// background requests are active.
+    pub(crate) fn try_take(&self, platform: &P, class: Class, most: u16) -> Option<SlotId> {
+        self.with(platform, |line| {
+            let may = line.waiting.is_empty() && line.background < most;
+            let id = may.then(|| line.grant(class)).flatten()?;
+            self.granted(id, class);
+            Some(id)
+        })
+    }
+
+    /// Has the calling thread woken when the slot's request is back and when it
+    /// was cleaned up after, until [`unwatch`](Self::unwatch).
+    pub(crate) fn watch(&self, platform: &P, id: SlotId) -> Ticket {
+        let thread = platform.current_thread();
+        self.with(platform, |line| {
+            let ticket = line.next_ticket;
+            line.next_ticket += 1;
+            line.watching.push((id.0, ticket, thread));
+            Ticket(ticket)
+        })
+    }
+
+    /// Ends a [`watch`](Self::watch).
+    pub(crate) fn unwatch(&self, platform: &P, ticket: Ticket) {
+        self.with(platform, |line| {
+            line.watching.retain(|(_, t, _)| *t != ticket.0);
+        });
+    }
+
+    /// Wakes those who watch the slot.
+    pub(crate) fn wake_watchers(&self, platform: &P, id: SlotId) {
+        self.with(platform, |line| line.wake_watchers(id.0, platform));
     }
 
     /// Takes a slot if it is the ticket's turn.
@@ -225,6 +264,7 @@ impl<P: Platform> Pool<P> {
                     line.free(SlotId(id), slot);
                 } else {
                     line.to_clean.push(id);
+                    line.wake_watchers(id, platform);
                 }
             }
         }
@@ -257,6 +297,12 @@ impl<P: Platform> Line<P> {
             self.background -= 1;
         }
         self.free.push(id.0);
+    }
+
+    fn wake_watchers(&self, id: u16, platform: &P) {
+        for (_, _, thread) in self.watching.iter().filter(|(slot, ..)| *slot == id) {
+            platform.unpark(thread);
+        }
     }
 
     fn wake_first(&self, platform: &P) {

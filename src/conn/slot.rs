@@ -8,10 +8,12 @@
 //! The state is one atomic word, because it is changed by whoever reaps the
 //! ring, possibly in interrupt context, and by the caller.
 
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, fence};
 use core::task::Waker;
 
+use super::pages::Piece;
 use crate::device::dma::{DmaRegion, OutOfDma};
 use crate::device::table::DescriptorTable;
 use crate::platform::{PAGE_SIZE, Platform};
@@ -85,6 +87,8 @@ pub(crate) enum Cleanup {
     EntryOpen = 4,
     /// Something was handed back: a file is closed now (RELEASE, RELEASEDIR).
     Closed = 5,
+    /// Pages of a cache went with it: their owners are told what came of it.
+    Pages = 6,
 }
 
 impl Cleanup {
@@ -95,6 +99,7 @@ impl Cleanup {
             3 => Self::OpenDir,
             4 => Self::EntryOpen,
             5 => Self::Closed,
+            6 => Self::Pages,
             _ => Self::None,
         }
     }
@@ -132,6 +137,8 @@ pub(crate) struct Args<P: Platform> {
     pub(crate) long: Option<DmaRegion<P::Hal>>,
     /// Data of a request that is polled: its own, so that it can be orphaned.
     pub(crate) owned: Option<DmaRegion<P::Hal>>,
+    /// Pages of a cache that go with it. Keeps its room from request to request.
+    pub(crate) pieces: Vec<Piece<P::Hal>>,
     /// Length of the arguments in bytes.
     pub(crate) len: usize,
 }
@@ -158,6 +165,7 @@ impl<P: Platform> Slot<P> {
                 page: DmaRegion::new(PAGE_SIZE)?,
                 long: None,
                 owned: None,
+                pieces: Vec::new(),
                 len: 0,
             }),
         })

@@ -63,6 +63,7 @@ impl<P: Platform> Connection<P> {
         let (mut forget, mut release) = (None, None);
         match cleanup {
             Cleanup::None => {}
+            Cleanup::Pages => return self.finish_pages(id),
             Cleanup::Closed => {
                 if let Some(node) = node {
                     self.forgets.closed(node);

@@ -135,6 +135,48 @@ impl<H: Hal> DmaRegion<H> {
     }
 }
 
+/// For pages of files: bytes that several CPUs and the device may use at once,
+/// and of which nothing but the bytes themselves depends. Like the DAX window
+/// they are only ever copied.
+impl<H: Hal> DmaRegion<H> {
+    fn area(&self, offset: usize, len: usize) -> *mut u8 {
+        assert!(
+            offset <= self.len && len <= self.len - offset,
+            "copy outside the DMA region"
+        );
+        // SAFETY: the assertion keeps the result inside the one allocation that
+        // `base` points to, or at its end.
+        unsafe { self.base.add(offset).as_ptr() }
+    }
+
+    /// Copies from byte `offset` on into `out`. What somebody changes meanwhile is
+    /// copied as it was before or after, byte by byte.
+    pub fn copy_out(&self, offset: usize, out: &mut [u8]) {
+        let from = self.area(offset, out.len());
+        // SAFETY: (1) `area` checked the source's bounds. (2) The destination is an
+        // exclusive slice, and nobody gets a slice of a region but through
+        // `bytes_mut`, which excludes this call. (3) Others may write the source at
+        // the same time: memcpy loads each byte once, whatever it loads goes to
+        // `out` as plain bytes, and nothing is decided by it.
+        unsafe { out.as_mut_ptr().copy_from_nonoverlapping(from, out.len()) };
+    }
+
+    /// Copies `data` to byte `offset`. Who copies out meanwhile gets old bytes or
+    /// new ones.
+    pub fn copy_in(&self, offset: usize, data: &[u8]) {
+        let to = self.area(offset, data.len());
+        // SAFETY: as in `copy_out`, with source and destination exchanged.
+        unsafe { to.copy_from_nonoverlapping(data.as_ptr(), data.len()) };
+    }
+
+    /// Makes `len` bytes from `offset` on zero.
+    pub fn zero(&self, offset: usize, len: usize) {
+        let to = self.area(offset, len);
+        // SAFETY: as in `copy_in`.
+        unsafe { to.write_bytes(0, len) };
+    }
+}
+
 impl<H: Hal> DmaRegion<H> {
     /// Keeps the memory from ever being used again, because a device may still
     /// write to it. The region is empty from then on.

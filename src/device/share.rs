@@ -130,7 +130,7 @@ impl<'t, H: Hal> TableBuilder<'t, H> {
     }
 
     /// Adds a segment, or lengthens the one before if that ends where it begins.
-    fn join(&mut self, segment: Segment) -> Result<(), TableFull> {
+    pub(crate) fn join(&mut self, segment: Segment) -> Result<(), TableFull> {
         if let Some(last) = &mut self.last
             && last.access == segment.access
             && last.addr + PhysAddr::from(last.len) == segment.addr

@@ -182,6 +182,13 @@ impl<P: Platform> Inode<P> {
         self.take_attr_reply(reply, asked)
     }
 
+    /// Returns whether a change of data made here explains another mtime than the
+    /// one that was known.
+    pub(super) fn is_time_ours(&self) -> bool {
+        let stale = self.attr.read().stale;
+        stale.contains(Stale::TIMES) && !stale.contains(Stale::SIZE)
+    }
+
     /// Marks the inode bad and refuses attributes that say it has another type.
     pub(super) fn check_type(&self, attr: &Attr) -> Result<()> {
         if attr.mode.file_type() == self.file_type() {
@@ -206,7 +213,10 @@ impl<P: Platform> Inode<P> {
             return;
         }
         if known.attr.mtime != attr.mtime || known.attr.size != attr.size {
+            // A change made here had its time set by the server, later or earlier.
+            let ours = known.stale.contains(Stale::TIMES) && !known.stale.contains(Stale::SIZE);
             self.content_changed();
+            self.data_changed(known.attr.size, attr.size, ours);
         }
         // Questions asked before this answer came may have been answered before
         // what this one tells: their answers are not believed any more.

@@ -10,12 +10,14 @@ use super::handle::{Handle, Opened, shareable};
 use super::options::FlushPolicy;
 use super::perm::Access;
 use super::{Changes, Inode, Metadata};
+use crate::cache::ReadAhead;
 use crate::conn::Class;
 use crate::dax::Stream;
 use crate::device::Data;
 use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::platform::Platform;
+use crate::sync::SpinLock;
 use crate::wire::{
     FileHandle, FileType, Flush, FopenFlags, Fsync, FsyncFlags, InitFlags, LockFamily, LockOwner,
     Opcode, Open, OpenFlags, SetIds,
@@ -34,6 +36,8 @@ pub struct File<P: Platform> {
     pub(super) unflushed: AtomicBool,
     /// Where it was read and written last, to see a sequence.
     pub(super) stream: Stream,
+    /// The same for cached pages.
+    pub(super) ahead: SpinLock<ReadAhead>,
     /// Owner of its flock, 0 before the first.
     pub(super) flock: AtomicU64,
     /// Its name in notifications, 0 before the first POLL.
@@ -91,7 +95,9 @@ impl<P: Platform> Inode<P> {
                 .as_ref()
                 .and_then(|extra| extra.handles.get(flags))
         {
-            return Ok(File::new(handle, flags));
+            let file = File::new(handle, flags);
+            file.open_pages();
+            return Ok(file);
         }
         let truncate = flags.contains(OpenFlags::TRUNC);
         let atomic = self.fs.conn.limits().has(InitFlags::ATOMIC_O_TRUNC);
@@ -122,7 +128,9 @@ impl<P: Platform> Inode<P> {
         if shares && shareable(flags) && !handle.fopen.contains(FopenFlags::DIRECT_IO) {
             self.with_extra(|extra| extra.handles.put(&handle));
         }
-        Ok(File::new(handle, flags))
+        let file = File::new(handle, flags);
+        file.open_pages();
+        Ok(file)
     }
 
     fn open_handle(self: &Arc<Self>, flags: OpenFlags) -> Result<Arc<Handle<P>>> {
@@ -170,6 +178,7 @@ impl<P: Platform> Inode<P> {
     /// else can change it.
     fn truncated(&self, asked: Asked, size: u64) {
         self.set_unsynced();
+        self.resize_pages(self.last_attr().size, size);
         self.attr_became(asked, self.written(), |attr| attr.size = size);
     }
 }
@@ -181,6 +190,7 @@ impl<P: Platform> File<P> {
             flags,
             unflushed: AtomicBool::new(false),
             stream: Stream::default(),
+            ahead: SpinLock::default(),
             flock: AtomicU64::new(0),
             poll: AtomicU64::new(0),
         })

@@ -18,7 +18,8 @@ use super::options::MountOptions;
 use super::poll::Pollers;
 use super::restore::Restarts;
 use super::table::InodeTable;
-use crate::conn::{Connection, Counters};
+use crate::cache::Store;
+use crate::conn::{Connection, Counters, DataCache};
 use crate::dax::Dax;
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
@@ -34,6 +35,8 @@ pub struct FileSystem<P: Platform> {
     pub(super) dentries: DentryCache<P>,
     pub(super) lacking: Lacking,
     pub(super) dax: Option<Dax<P>>,
+    /// Memory of cached pages, where data are cached.
+    pub(super) pages: Option<Arc<Store<P::Hal>>>,
     /// Those that the server does not keep.
     pub(super) locks: Locks<P>,
     /// Who waits for a file to be ready.
@@ -82,6 +85,10 @@ impl<P: Platform> FileSystem<P> {
             next_device: AtomicU64::new(options.device + 1),
             dax: Dax::new(&conn, options.dax_costs),
             posix_acl: conn.limits().has(InitFlags::POSIX_ACL),
+            pages: (conn.config().data_cache != DataCache::None
+                && options.cache.keeps_data()
+                && options.page_cache > 0)
+                .then(|| Store::new(options.page_cache)),
             conn,
             options,
             lacking: Lacking::default(),

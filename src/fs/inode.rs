@@ -5,12 +5,15 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
+use spin::Once;
+
 use super::FileSystem;
 use super::acl::Acl;
 use super::attr::AttrCache;
 use super::attr_cache::AttrCell;
 use super::dir::DirCache;
 use super::handle::SharedHandles;
+use crate::cache::Mapping;
 use crate::dax::Owner;
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
@@ -43,6 +46,8 @@ pub struct Inode<P: Platform> {
     pub(super) extra: SpinRwLock<Option<Box<Extra<P>>>>,
     /// What the DAX window knows of the file, if it uses it.
     pub(super) owner: Option<Box<Owner<P>>>,
+    /// What is cached of its data, from the first time that something is.
+    pub(super) pages: Once<Arc<Mapping<P::Hal>>>,
 }
 
 /// Where an inode was last seen: a name in a directory. What a path to it is
@@ -112,6 +117,7 @@ impl<P: Platform> Inode<P> {
             place: SpinLock::new(None),
             extra: SpinRwLock::new(None),
             owner,
+            pages: Once::new(),
         }
     }
 

@@ -42,15 +42,20 @@ impl<P: Platform> File<P> {
         }
         let layout = inode.share_layout()?;
         let mut room = total;
-        let size = match layout {
-            Some(_) => Some(inode.fresh_attr(Stale::SIZE, self.fh())?.size),
-            None => self.known_size(),
+        let mapping = self.mapping();
+        let size = if layout.is_some() || mapping.is_some() {
+            Some(inode.fresh_attr(Stale::SIZE, self.fh())?.size)
+        } else {
+            self.known_size()
         };
         if let Some(size) = size {
             room = room.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(room));
         }
-        let result = match (layout, size) {
-            (Some(_), Some(size)) => self.read_window(offset, bufs, room, size),
+        let result = match (layout, mapping, size) {
+            (Some(_), _, Some(size)) => self.read_window(offset, bufs, room, size),
+            (_, Some(mapping), Some(size)) => {
+                self.read_pages_into(mapping, offset, bufs, room, size)
+            }
             _ => self.read_by_request(offset, bufs, room),
         };
         if let Ok(n) = result {
@@ -179,6 +184,7 @@ impl<P: Platform> File<P> {
         self.unflushed.store(true, Relaxed);
         let window = self.window_size(start + room as u64)?;
         let asked = inode.fs.ask_now();
+        let writer = self.begin_write();
         let result = match window {
             Some(size) => self.write_window(start, bufs, room, size),
             None => self.write_by_request(start, bufs, room, origin),
@@ -189,6 +195,11 @@ impl<P: Platform> File<P> {
             Ok(_) if window.is_some() => inode.attr_changed(inode.written()),
             Ok(n) => {
                 let end = start + n as u64;
+                let old = inode.last_attr().size;
+                if end > old {
+                    inode.resize_pages(old, end);
+                }
+                self.written_through(start, bufs, n, writer);
                 // Somebody else may have appended as well: only the server knows
                 // where the end is now.
                 let size = if append { Stale::SIZE } else { Stale::empty() };
@@ -197,7 +208,11 @@ impl<P: Platform> File<P> {
                 });
             }
             // Some of it may be there.
-            Err(_) => inode.attr_changed(Stale::all()),
+            Err(_) => {
+                inode.drop_bytes(start, room as u64);
+                self.end_write(writer);
+                inode.attr_changed(Stale::all());
+            }
         }
         result
     }

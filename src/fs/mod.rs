@@ -34,6 +34,7 @@
 mod acl;
 mod attr;
 mod attr_cache;
+mod cached;
 mod calls;
 mod create;
 mod dax;

@@ -74,6 +74,11 @@ impl<P: Platform> Mount<P> {
         &self.fs.conn
     }
 
+    /// As [`FileSystem::reclaim`].
+    pub fn reclaim(&self, bytes: usize) -> usize {
+        self.fs.reclaim(bytes)
+    }
+
     /// Ends the mount: lets go of all names, tells the server, and resets the
     /// device, which may then be opened anew. Files that are still open get
     /// errors from now on. Blocks, but not for longer than the deadlines allow.
@@ -131,6 +136,7 @@ impl<P: Platform> FileSystem<P> {
         self.inodes.for_each(|inode| {
             inode.expire_attr();
             inode.names_changed();
+            inode.drop_pages(&super::cached::ALL);
         });
     }
 }

@@ -12,15 +12,15 @@ use crate::conn::Class;
 use crate::device::Data;
 use crate::error::Result;
 use crate::platform::Platform;
-use crate::wire::{InvalKind, Name, NodeId, Notification, NotifyReply};
+use crate::wire::{InvalKind, InvalRange, Name, NodeId, Notification, NotifyReply};
 
 impl<P: Platform> FileSystem<P> {
     /// Does what a notification of the server's asks for. Blocks only to answer
     /// RETRIEVE, and then only while all places for requests are taken.
     ///
     /// Replies that are under way and were asked for before are used, but not
-    /// remembered. No data are cached here, so STORE says no more than that the
-    /// file changed, and RETRIEVE finds nothing.
+    /// remembered. STORE goes over the pages that are cached and says that the file
+    /// changed; RETRIEVE gets what is cached in one run from where it asks.
     ///
     /// # Errors
     ///
@@ -29,8 +29,19 @@ impl<P: Platform> FileSystem<P> {
         // Nodes are the server's of this life here.
         match *notification {
             Notification::Poll(handle) => self.pollers.wake(handle),
-            Notification::InvalInode { node, .. } | Notification::Store { node, .. } => {
+            Notification::InvalInode { node, range } => {
+                if let Some(inode) = self.inodes.get(node)
+                    && let Some(InvalRange { offset, len }) = range
+                {
+                    inode.drop_bytes(offset, len.unwrap_or(u64::MAX));
+                }
                 self.inode_is_stale(node);
+            }
+            Notification::Store { node, offset, data } => {
+                self.inode_is_stale(node);
+                if let Some(inode) = self.inodes.get(node) {
+                    inode.store_pages(offset, data);
+                }
             }
             Notification::InvalEntry { parent, name, kind } => {
                 self.entry_is_stale(parent, name, kind);
@@ -44,15 +55,22 @@ impl<P: Platform> FileSystem<P> {
                 unique,
                 node,
                 offset,
-                ..
+                size,
             } => {
-                let nothing = NotifyReply {
+                let data = self
+                    .inodes
+                    .get(node)
+                    .map(|inode| inode.retrieve_pages(offset, size))
+                    .unwrap_or_default();
+                let reply = NotifyReply {
                     unique,
                     node: self.conn.known_as(node).unwrap_or(NodeId::ROOT),
                     offset,
-                    size: 0,
+                    size: data.len() as u32,
                 };
-                return self.conn.call(&nothing, Data::None, Class::Forced);
+                return self
+                    .conn
+                    .call(&reply, Data::Source(&[&data]), Class::Forced);
             }
             // Requests that a restarted server has lost are not sent again: the
             // session says so by not offering HAS_RESEND.

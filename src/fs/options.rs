@@ -22,6 +22,9 @@ pub struct MountOptions {
     pub max_dentries: usize,
     /// When FLUSH is sent.
     pub flush: FlushPolicy,
+    /// Bytes of memory for cached data of files, at most; where a policy caches
+    /// data, and [`Config::data_cache`](crate::conn::Config::data_cache) says so.
+    pub page_cache: usize,
     /// What mapping a part of a file and asking for its bytes cost: what decides
     /// which way data go where there is a DAX window.
     pub dax_costs: Costs,
@@ -37,6 +40,7 @@ impl Default for MountOptions {
             read_only: false,
             max_dentries: 16_384,
             flush: FlushPolicy::WhenUseful,
+            page_cache: 64 << 20,
             dax_costs: Costs::MEASURED,
             device: 1,
         }
@@ -45,12 +49,12 @@ impl Default for MountOptions {
 
 /// What may be answered from memory.
 ///
-/// | policy | names, attributes | directory contents, symlinks | open handles |
-/// |---|---|---|---|
-/// | `None` | ask each time | ask each time | one for each open |
-/// | `Auto` | as long as the server says | as the server says | shared |
-/// | `Always` | until told or changed here | kept | shared |
-/// | `Metadata` | as `Always` | kept | one for each open |
+/// | policy | names, attributes | directory contents, symlinks | open handles | data |
+/// |---|---|---|---|---|
+/// | `None` | ask each time | ask each time | one for each open | not cached |
+/// | `Auto` | as long as the server says | as the server says | shared | close-to-open |
+/// | `Always` | until told or changed here | kept | shared | until told or changed here |
+/// | `Metadata` | as `Always` | kept | one for each open | not cached |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CachePolicy {
     /// Nothing: another guest's change shows at once.
@@ -84,6 +88,11 @@ impl CachePolicy {
 
     /// Returns whether opens of one file may share a handle (S1-06, S1-07).
     pub(super) fn shares_handles(self) -> bool {
+        matches!(self, Self::Auto | Self::Always)
+    }
+
+    /// Returns whether data of files are kept.
+    pub(super) fn keeps_data(self) -> bool {
         matches!(self, Self::Auto | Self::Always)
     }
 

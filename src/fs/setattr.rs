@@ -87,6 +87,13 @@ impl<P: Platform> Inode<P> {
             }
         };
         self.check_type(&reply.attr)?;
+        let before = self.last_attr();
+        if changes.size.is_some() {
+            self.resize_pages(before.size, reply.attr.size);
+        } else if changes.mtime == SetTime::Keep && reply.attr.mtime != before.mtime {
+            let ours = self.is_time_ours();
+            self.data_changed(before.size, reply.attr.size, ours);
+        }
         self.settle_change(&reply, asked);
         Ok(Metadata {
             device: self.device(),

@@ -94,13 +94,18 @@ impl<P: Platform> File<P> {
             .unless(Opcode::Fallocate, || inode.fs.conn.ask(&request))
             .unwrap_or(Err(Error::caller(Errno::EOPNOTSUPP)));
         inode.set_unsynced();
+        inode.drop_bytes(offset, len);
         match result {
             Ok(()) if mode.contains(FallocateMode::KEEP_SIZE) => {
                 inode.attr_changed(inode.written())
             }
-            Ok(()) => inode.attr_became(asked, inode.written(), |attr| {
-                attr.size = attr.size.max(end)
-            }),
+            Ok(()) => {
+                let old = inode.last_attr().size;
+                inode.resize_pages(old, old.max(end));
+                inode.attr_became(asked, inode.written(), |attr| {
+                    attr.size = attr.size.max(end)
+                });
+            }
             Err(_) => inode.attr_changed(Stale::all()),
         }
         result
@@ -161,10 +166,14 @@ impl<P: Platform> File<P> {
         match result {
             Some(Ok(n)) => {
                 let end = target_offset + n;
+                to.drop_bytes(target_offset, n);
+                let old = to.last_attr().size;
+                to.resize_pages(old, old.max(end));
                 to.attr_became(asked, to.written(), |attr| attr.size = attr.size.max(end));
                 Ok(n)
             }
             Some(Err(error)) => {
+                to.drop_bytes(target_offset, len);
                 to.attr_changed(Stale::all());
                 Err(error)
             }

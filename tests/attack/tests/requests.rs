@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use virtio_fs::Errno;
-use virtio_fs::conn::{Class, Config, Deadlines, State};
+use virtio_fs::conn::{Class, Config, DataCache, Deadlines, State};
 use virtio_fs::device::Data;
 use virtio_fs::fs::{At, FlushPolicy, MountOptions};
 use virtio_fs::platform::Signal;
@@ -27,6 +27,14 @@ fn narrow(max_active: u16) -> Guest {
         .fs(tree())
         .tune(|server| server.interrupts = Interrupts::Ignored);
     Guest::with(fake, config, MountOptions::default())
+}
+
+/// Settings with which data go straight from and into callers' buffers.
+fn uncached() -> Config {
+    Config {
+        data_cache: DataCache::None,
+        ..Config::default()
+    }
 }
 
 /// Signals the caller when it waits for the first time from now.
@@ -172,7 +180,7 @@ fn a_killed_caller_whose_buffers_are_lent_gets_away_by_a_reset() {
             .fs(tree())
             .sharing(sharing)
             .tune(|server| server.interrupts = Interrupts::Ignored);
-        let guest = Guest::on(fake);
+        let guest = Guest::with(fake, uncached(), MountOptions::default());
         let file = guest.inode("/dir/file").open(OpenFlags::RDWR).unwrap();
         guest.fake.fault(Rule::on(Op::READ, Fault::Hold));
         kill_waiter(&guest, Signal::Kill);
@@ -418,7 +426,8 @@ fn unique_ids_are_even_and_differ() {
 
 #[test]
 fn reads_and_writes_have_the_callers_size_and_no_bounce() {
-    let guest = Guest::new();
+    let fake = Fake::new().fs(tree());
+    let guest = Guest::with(fake, uncached(), MountOptions::default());
     let file = guest.inode("/dir/file").open(OpenFlags::RDWR).unwrap();
     for len in [1usize, 100, 4096, 5000, 9999] {
         guest.fake.clear_log();
