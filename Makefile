@@ -78,14 +78,17 @@ suites: mounter daemon
 	TOOLS=$(target)/tools tests/suites/tools.sh
 	tests/suites/run.sh $${SEED:+--seed "$$SEED"} $$ARGS
 
-# Without a Linux kernel the test kernel runs alone. The guest's program is linked statically:
-# it is all that the guest has.
-bench: tools kernel daemon
+# The driver is measured without debug assertions, as the other kernel is built. Without a Linux
+# kernel the test kernel runs alone. The guest's program is linked statically: it is all that the
+# guest has.
+bench: tools daemon
+	cargo kernel --quiet --target-dir $(target)/bench/build --config profile.kernel.debug-assertions=false \
+		--config profile.kernel.overflow-checks=false
 	TOOLS=$(target)/tools qemu/tools.sh linux || echo "the test kernel runs alone"
 	cargo build --quiet --release --package virtio-fs-bench --package virtio-fs-insns
 	cargo rustc --quiet --release --package virtio-fs-bench-guest -- \
 		-C target-feature=+crt-static -C relocation-model=static
-	exec $(bencher) $${QUICK:+--quick} $${ROUNDS:+--rounds "$$ROUNDS"} $${SET:+--set "$$SET"} \
+	exec $(bencher) --kernel $(target)/bench/build/kernel/kernel $${QUICK:+--quick} $${ROUNDS:+--rounds "$$ROUNDS"} $${SET:+--set "$$SET"} \
 		$${CACHE:+--cache "$$CACHE"} $${SHARE:+--share "$$SHARE"} $${COMPARE:+--compare "$$COMPARE"} \
 		$${REPORT:+--report "$$REPORT"} $${NAME:+--name "$$NAME"} $$ARGS
 

@@ -104,14 +104,12 @@ pub(crate) fn init_timer(vector: u8) {
     }
 }
 
-/// Raises the timer's interrupt once, `after` from now or a little later; at
-/// once if that has passed. `None` for never.
-pub(crate) fn arm_timer(after: Option<Duration>) {
-    let count = after.map_or(0, |after| {
-        let rate = u128::from(TIMER_RATE.load(Ordering::Relaxed));
-        (after.as_nanos() * rate / 1_000_000_000 + 1).min(u128::from(u32::MAX)) as u32
-    });
-    write(INITIAL_COUNT, count);
+/// Raises the timer's interrupt once, `after` from now or a little later, but
+/// sooner where that is more than the counter holds.
+pub(crate) fn arm_timer(after: Duration) {
+    let rate = u128::from(TIMER_RATE.load(Ordering::Relaxed));
+    let count = after.as_nanos() * rate / 1_000_000_000 + 1;
+    write(INITIAL_COUNT, count.min(u128::from(u32::MAX)) as u32);
 }
 
 /// Tells this CPU's local APIC that an interrupt was served.

@@ -38,6 +38,12 @@ impl<T: Transport> Platform for KernelPlatform<T> {
     type Transport = T;
     type Thread = Arc<thread::Thread>;
 
+    /// Everything that may be lent to the device is one physical run for as long as
+    /// it is one virtual run: the linear map, a thread's stack, the kernel's image.
+    /// (Mapped files are not, and are no buffers: see [`mmap`].) So a buffer is one
+    /// descriptor.
+    const SHARE_GRANULE: usize = 1 << 30;
+
     fn now(&self) -> Duration {
         clock::now()
     }

@@ -137,13 +137,26 @@ impl Scheduler {
         self.arm();
     }
 
-    /// Sets this CPU's timer to what comes first: a sleeper, or the end of the turn.
+    /// Sees to it that this CPU's timer goes off when the first sleeper's time
+    /// comes, or the turn ends. It may go off sooner: each write to the timer leaves
+    /// a virtual machine, so one that was set for something that is over by now is
+    /// left alone, and set anew when it goes off. A thread that waits for a reply
+    /// with a deadline then costs no write at all.
     fn arm(&self) {
-        let now = clock::now();
         let sleeper = self.sleepers.iter().map(|(deadline, _)| *deadline).min();
-        let turn = (!self.ready.is_empty()).then(|| cpu::current().threads.turn_end());
-        let next = sleeper.into_iter().chain(turn).min();
-        apic::arm_timer(next.map(|next| next.saturating_sub(now)));
+        let local = &cpu::current().threads;
+        let turn = (!self.ready.is_empty()).then(|| local.turn_end());
+        let Some(next) = sleeper.into_iter().chain(turn).min() else {
+            return;
+        };
+        // SAFETY: this CPU's own cell, with the scheduler's lock held and so with
+        // interrupts off.
+        let armed = unsafe { &mut *local.armed.get() };
+        if armed.is_some_and(|armed| armed <= next) {
+            return;
+        }
+        *armed = Some(next);
+        apic::arm_timer(next.saturating_sub(clock::now()));
     }
 
     /// Switches to the next ready thread, or to the idle loop. The lock is
@@ -191,6 +204,8 @@ pub(crate) struct PerCpu {
     turn_end: UnsafeCell<Duration>,
     /// When the idle loop was switched to last.
     idle_since: UnsafeCell<Duration>,
+    /// When the timer will go off; `None` if it will not.
+    armed: UnsafeCell<Option<Duration>>,
 }
 
 impl PerCpu {
@@ -201,6 +216,7 @@ impl PerCpu {
             idle: UnsafeCell::new(None),
             turn_end: UnsafeCell::new(Duration::ZERO),
             idle_since: UnsafeCell::new(Duration::ZERO),
+            armed: UnsafeCell::new(None),
         }
     }
 
@@ -446,6 +462,9 @@ fn reschedule(mut scheduler: lock_api::MutexGuard<'_, crate::sync::RawIrqLock, S
 /// Serves the timer: wakes sleepers whose time has come.
 pub(crate) fn timer() {
     let mut scheduler = SCHEDULER.lock();
+    // SAFETY: this CPU's own cell, with the scheduler's lock held and so with
+    // interrupts off.
+    unsafe { *cpu::current().threads.armed.get() = None };
     let now = clock::now();
     while let Some(at) = scheduler
         .sleepers

@@ -5,6 +5,8 @@ use virtio_fs::{
     wire::{OpenFlags, SeekWhence},
 };
 
+use crate::mmap::{self, Access, Mapping, Sharing};
+
 use super::{
     Bench, Done, Of, Refused, WRONG_CONTENT, Workload,
     content::{BLOCK, Blocks, MIB, content},
@@ -89,11 +91,11 @@ pub(super) const DAX: &[Workload] = &[
     },
     Workload {
         name: "mmap_read",
-        run: |b, n| b.no_mappings(n),
+        run: |b, n| b.mmap_read(n, "/dax/fit32.bin", 32 * MIB),
     },
     Workload {
         name: "mmap_write",
-        run: |b, n| b.no_mappings(n),
+        run: |b, n| b.mmap_write(n, "/dax/map32.bin", 32 * MIB),
     },
 ];
 
@@ -234,14 +236,46 @@ impl Bench {
         whole(self.process.write(fd, data).of("write")?, data.len())
     }
 
-    /// This kernel maps no files yet (ENODEV).
-    fn no_mappings(&mut self, name: &str) {
-        self.region(name, |_| {
-            Err(Refused {
-                errno: 19,
-                at: "mmap",
-            })
+    fn mmap_read(&mut self, name: &str, path: &str, size: usize) {
+        self.drop_caches();
+        self.region(name, |b| {
+            let fd = b.open(path, READ)?;
+            let mapping = b.map(fd, size, Access::Read)?;
+            let mut wrong = 0;
+            for at in (0..size).step_by(BLOCK) {
+                // SAFETY: `at` lies in the mapping, and the file is that long.
+                let byte = unsafe { mapping.as_ptr().add(at).read_volatile() };
+                wrong += usize::from(byte != content(at));
+            }
+            drop(mapping);
+            b.close(fd)?;
+            if wrong > 0 {
+                return Err(WRONG_CONTENT);
+            }
+            Ok((size / BLOCK, size / BLOCK))
         });
+    }
+
+    fn mmap_write(&mut self, name: &str, path: &str, size: usize) {
+        self.drop_caches();
+        self.region(name, |b| {
+            let fd = b.open(path, OpenFlags::RDWR)?;
+            let mapping = b.map(fd, size, Access::ReadWrite)?;
+            for at in (0..size).step_by(BLOCK) {
+                // SAFETY: `at` lies in the mapping, which takes stores, and the
+                // file is that long.
+                unsafe { mapping.as_ptr().add(at).write_volatile(!content(at)) };
+            }
+            mapping.sync().of("msync")?;
+            drop(mapping);
+            b.close(fd)?;
+            Ok((size / BLOCK, size / BLOCK))
+        });
+    }
+
+    fn map(&self, fd: Fd, size: usize, access: Access) -> Result<Mapping, Refused> {
+        let file = self.process.file(fd).of("mmap")?;
+        mmap::map(&file, 0, size as u64, Sharing::Shared, access).of("mmap")
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Requests,
     /// QEMU counts instructions, which makes it much slower.
     Instructions,
+    /// QEMU counts instructions block by block.
+    Profile,
 }
 
 /// A boot to be done.
@@ -58,7 +60,7 @@ pub(crate) struct Ground {
 }
 
 /// Times that a set is run in a boot; the last one counts.
-const PASSES: u32 = 2;
+pub(crate) const PASSES: u32 = 2;
 
 impl Boot {
     /// What it is, in words.
@@ -71,6 +73,7 @@ impl Boot {
             Kind::Timed => "timed",
             Kind::Requests => "requests counted",
             Kind::Instructions => "instructions counted",
+            Kind::Profile => "profiled",
         };
         format!("{guest}, {}, {kind}", self.sets.join(" "))
     }
@@ -86,7 +89,7 @@ impl Boot {
             * match self.kind {
                 Kind::Timed => 1.0,
                 Kind::Requests => 1.5,
-                Kind::Instructions => 2.0,
+                Kind::Instructions | Kind::Profile => 2.0,
             }
     }
 
@@ -96,6 +99,11 @@ impl Boot {
 
     fn counts(&self, ground: &Ground) -> PathBuf {
         ground.out.join("instructions.log")
+    }
+
+    /// Where a profile is.
+    pub(crate) fn blocks(&self, ground: &Ground) -> PathBuf {
+        ground.out.join("blocks.log")
     }
 
     fn machine(&self, ground: &Ground) -> Machine {
@@ -117,12 +125,13 @@ impl Boot {
         machine.shares.push(share);
         machine.memory_mib = 1024;
         machine.timeout = Some(ground.limit);
-        if self.kind == Kind::Instructions {
+        if matches!(self.kind, Kind::Instructions | Kind::Profile) {
             let plugin = ground.plugin.display();
-            let out = self.counts(ground).display().to_string();
-            machine
-                .qemu_args
-                .extend(["-plugin".into(), format!("{plugin},out={out}").into()]);
+            let mut words = format!("{plugin},out={}", self.counts(ground).display());
+            if self.kind == Kind::Profile {
+                words += &format!(",blocks={}", self.blocks(ground).display());
+            }
+            machine.qemu_args.extend(["-plugin".into(), words.into()]);
         }
         match self.guest {
             Guest::Ours => {

@@ -10,6 +10,7 @@ mod chart;
 mod initrd;
 mod marks;
 mod options;
+mod profile;
 mod results;
 mod table;
 mod tree;
@@ -58,7 +59,10 @@ fn bench(options: &Options) -> Result<(), String> {
     fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
     let results = match &options.report {
         Some(file) => read(file)?,
-        None => measure(options, &tools, &out)?,
+        None => match measure(options, &tools, &out)? {
+            Some(results) => results,
+            None => return Ok(()),
+        },
     };
     let mut text = table::all(&results);
     if let Some(file) = &options.compare {
@@ -92,7 +96,8 @@ fn read(file: &Path) -> Result<Results, String> {
     serde_json::from_str(&text).map_err(|e| wrong(&e))
 }
 
-fn measure(options: &Options, tools: &Tools, out: &Path) -> Result<Results, String> {
+/// The results; none where a profile was asked for.
+fn measure(options: &Options, tools: &Tools, out: &Path) -> Result<Option<Results>, String> {
     let running = stop_at_signals()?;
     let tree = Tree::new(options.share.as_deref()).map_err(|e| format!("the tree: {e}"))?;
     let ground = Ground {
@@ -105,6 +110,9 @@ fn measure(options: &Options, tools: &Tools, out: &Path) -> Result<Results, Stri
         cache: options.cache.clone(),
         limit: options.limit,
     };
+    if let Some(names) = &options.profile {
+        return profile(names, &ground, &tree, &running);
+    }
     let linux = options.linux && ground.vmlinuz.exists();
     if options.linux && !linux {
         println!(
@@ -157,14 +165,49 @@ fn measure(options: &Options, tools: &Tools, out: &Path) -> Result<Results, Stri
         boots.len(),
         minutes(begun.elapsed().as_secs_f64())
     );
-    Ok(results)
+    Ok(Some(results))
+}
+
+/// One boot in which the instructions are counted block by block.
+fn profile(
+    names: &[String],
+    ground: &Ground,
+    tree: &Tree,
+    running: &Current,
+) -> Result<Option<Results>, String> {
+    let boot = Boot {
+        guest: Guest::Ours,
+        kind: Kind::Profile,
+        sets: names.to_vec(),
+        daemon: match names.iter().all(in_window) {
+            true => DaemonKind::Dax,
+            false => DaemonKind::Virtiofsd,
+        },
+    };
+    let mut results = Results::default();
+    tree.restore().map_err(|e| format!("the tree: {e}"))?;
+    boot.run(ground, &mut results, |started| {
+        running.set(started.stopper());
+    })?;
+    let once: u64 = results.workloads.iter().map(|w| w.ours.ops).sum();
+    let ops = once * u64::from(boot::PASSES);
+    print!(
+        "{}",
+        profile::table(&boot.blocks(ground), &ground.kernel, ops)?
+    );
+    Ok(None)
+}
+
+/// Says whether a workload wants the daemon with a window.
+fn in_window(name: &String) -> bool {
+    name == "dax" || name.starts_with("dax_") || name.starts_with("mmap_")
 }
 
 /// The boots: rounds over both guests and all sets, so that a slow minute of the
 /// machine meets all of them, each round in the other order; then those that count.
 fn plan(options: &Options, linux: bool, plugin: bool) -> Vec<Boot> {
-    let dax = |set: &&String| *set == "dax" || set.starts_with("dax_") || set.starts_with("mmap_");
-    let (window, plain): (Vec<&String>, Vec<&String>) = options.sets.iter().partition(dax);
+    let (window, plain): (Vec<&String>, Vec<&String>) =
+        options.sets.iter().partition(|name| in_window(name));
     let mut units = Vec::new();
     if !plain.is_empty() {
         let mut sets: Vec<String> = plain.into_iter().cloned().collect();

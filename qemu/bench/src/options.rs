@@ -22,6 +22,9 @@ Usage: virtio-fs-bench [options]                         make variable
                      in FILE, a .json of an earlier run        COMPARE
   --report FILE      start nothing; print the tables and write
                      the chart of the results in FILE          REPORT
+  --profile NAMES    start the test kernel once, and say in which of
+                     its functions the instructions of these
+                     workloads were executed
   --no-linux         the test kernel alone
   --no-count         no boots that count requests and instructions
   --limit SECONDS    for one boot (300)
@@ -43,6 +46,7 @@ pub(crate) struct Options {
     pub(crate) name: String,
     pub(crate) compare: Option<PathBuf>,
     pub(crate) report: Option<PathBuf>,
+    pub(crate) profile: Option<Vec<String>>,
     pub(crate) linux: bool,
     pub(crate) count: bool,
     pub(crate) limit: Duration,
@@ -61,6 +65,7 @@ impl Options {
             name: "latest".into(),
             compare: None,
             report: None,
+            profile: None,
             linux: true,
             count: true,
             limit: Duration::from_secs(300),
@@ -91,6 +96,10 @@ impl Options {
                 "name" => options.name = value()?.string().map_err(named)?,
                 "compare" => options.compare = Some(value()?.into()),
                 "report" => options.report = Some(value()?.into()),
+                "profile" => {
+                    let names = value()?.string().map_err(named)?;
+                    options.profile = Some(names.split(',').map(str::to_owned).collect());
+                }
                 "no-linux" => options.linux = false,
                 "no-count" => options.count = false,
                 "limit" => options.limit = Duration::from_secs(value()?.parse().map_err(named)?),
