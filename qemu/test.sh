@@ -14,7 +14,7 @@ target=${CARGO_TARGET_DIR:-target}
 logs=$target/test-logs
 limit=${STAGE_LIMIT:-600}
 mkdir -p "$logs"
-passed=0 failed=0 running=
+passed=0 failed=0 skipped=0 running=
 stop() {
 	if [ -n "$running" ]; then kill "$running" 2>/dev/null && wait "$running"; fi
 	exit "$1"
@@ -40,6 +40,8 @@ stage() {
 	running=
 	if [ "$status" = 0 ]; then
 		printf 'ok    %4d s\n' $((SECONDS - begun))
+	elif [ "$status" = 77 ]; then
+		printf 'left out\n'
 	else
 		[ "$status" != 124 ] || echo "not done after $limit s" >>"$log"
 		printf 'FAILED%4d s\n' $((SECONDS - begun))
@@ -50,6 +52,19 @@ stage() {
 
 # single NAME TITLE COMMAND...: a stage that counts as one test.
 single() { if stage "$@"; then count 1 0; else count 0 1; fi; }
+
+# optional NAME TITLE COMMAND...: a stage that sums up its tests, or says by status 77 and its last
+# lines why this machine cannot run it.
+optional() {
+	local status=0
+	stage "$@" || status=$?
+	if [ "$status" = 77 ]; then
+		grep 'not run' "$log" | sed 's/^/    | /'
+		skipped=$((skipped + 1))
+	else
+		sum "$status"
+	fi
+}
 
 # Sums up what test programs said at their ends; a failure that none of them
 # counted (a build that broke, a program that died) counts as one.
@@ -91,6 +106,20 @@ scripts() {
 	if command -v shellcheck >/dev/null; then shellcheck qemu/*.sh tests/*/*.sh .ci/run; else for script in qemu/*.sh tests/*/*.sh; do bash -n "$script" || return; done; fi
 }
 
+# The suites of others on the driver, mounted by Linux: a subset of a minute. Where they cannot be
+# had, or not be mounted, that is no failure of the driver's.
+suite_tools() {
+	if [ "$(id -u)" != 0 ] || [ ! -c /dev/fuse ]; then
+		echo "not run: mounting needs root and /dev/fuse"
+		return 77
+	fi
+	TOOLS="$target/tools" tests/suites/tools.sh || { echo "not run: some could not be had"; return 77; }
+	echo "1 passed, 0 failed"
+}
+suites() {
+	cargo build --quiet --release --package virtio-fs-mount && tests/suites/run.sh --short ${SEED:+--seed "$SEED"}
+}
+
 # A stage may be one of the functions above, in a process of its own for timeout.
 if [ "${1:-}" = --stage ]; then
 	"$2"
@@ -119,9 +148,12 @@ if [ "${1:-}" != check ]; then
 	stage window 'the test kernel in QEMU, with a small DAX window' "$target/release/virtio-fs-run" test --only DAX --timeout 120 \
 		--daemon dax --window 8M --smp "${SMP:-2}" --junit "$logs/window.xml" ${SEED:+--seed "$SEED"} ${ACCEL:+--accel "$ACCEL"} ${LOG:+--log "$LOG"} ${ARGS:-}
 	sum $?
+	optional suite-tools 'suites of others' "$0" --stage suite_tools
+	optional suites 'suites of others on a mount, a short subset' "$0" --stage suites
 	stage example 'a kernel of another package, with tests of its own' tests/example-kernel/test.sh ${ACCEL:+--accel "$ACCEL"}
 	sum $?
 fi
 
+[ "$skipped" = 0 ] || echo "$skipped stages left out, for the reasons above"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

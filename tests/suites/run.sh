@@ -30,7 +30,8 @@ grounds="local bindfs auto always never dax"
 suites="pjdfstest fsx stress-ng fio dbench fs_mark postmark bonnie project"
 while [ $# -gt 0 ]; do
 	case $1 in
-	--short) short=1 grounds="local auto never" suites="pjdfstest fsx stress-ng fio" ;;
+	# What make test runs: about a minute. Shorter suites alone: --short --grounds ... --suites ...
+	--short) short=1 grounds="local auto" suites="pjdfstest fsx stress-ng fio" ;;
 	--grounds) grounds=$2 && shift ;;
 	--suites) suites=$2 && shift ;;
 	--seed) seed=$2 && shift ;;
@@ -46,6 +47,19 @@ case " $grounds " in *' local '*) ;; *) grounds="local $grounds" ;; esac
 say() { printf 'suites: %s\n' "$*" >&2; }
 [ "$(id -u)" = 0 ] || { say "not run: mounting needs root"; exit 77; }
 [ -c /dev/fuse ] || { say "not run: there is no /dev/fuse"; exit 77; }
+# A suite that could not be had is left out, and counted as such.
+missing='' have=''
+for suite in $suites; do
+	case $suite in
+	bonnie) program=bonnie++ ;;
+	*) program=$suite ;;
+	esac
+	if [ -x "$bin/$program" ] || [ "$suite" = project ]; then have+=" $suite"; else missing+=" $suite"; fi
+done
+[ -z "$missing" ] || say "not run, because they are not there (tests/suites/tools.sh gets them):$missing"
+suites=$have
+[ -n "$suites" ] || { say "not run: no suite is there"; exit 77; }
+[ -x "$bin/bindfs" ] || grounds=${grounds/bindfs/}
 
 mount=${MOUNT:-$target/release/virtio-fs-mount}
 [ -x "$mount" ] || { say "no $mount; make suites builds it"; exit 2; }

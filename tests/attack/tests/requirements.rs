@@ -1,5 +1,5 @@
-//! Keeps `tests/requirements.md` true: every number has its row, and every test
-//! and file that a row names exists.
+//! Keeps `tests/requirements.md` and `tests/attack/FIELDS.md` true: every number has
+//! its row, every field a test, and every test and file that a row names exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -31,19 +31,41 @@ fn rows() -> Vec<Row> {
     rows.map(|line| {
         let cells: Vec<_> = line.split('|').map(str::trim).collect();
         assert_eq!(cells.len(), 6, "{line}");
-        let tests = cells[4].split('`').filter(|cell| cell.contains("::"));
-        let tests = tests.map(|name| {
-            let (package, test) = name.split_once("::").unwrap();
-            (package.to_owned(), test.to_owned())
-        });
         Row {
             number: cells[1].to_owned(),
             state: cells[2].to_owned(),
             place: cells[3].to_owned(),
-            tests: tests.collect(),
+            tests: named(cells[4]),
         }
     })
     .collect()
+}
+
+/// The tests in a cell: package and function.
+fn named(cell: &str) -> Vec<(String, String)> {
+    let names = cell.split('`').filter(|cell| cell.contains("::"));
+    let split = names.map(|name| name.split_once("::").unwrap());
+    split.map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
+}
+
+/// Checks that tests are there; `row` says who names them.
+fn must_exist(tests: &[(String, String)], row: &str) {
+    let packages = [
+        ("virtio-fs", "src"),
+        ("virtio-fs-attack", "tests/attack"),
+        ("virtio-fs-tests", "tests/fs"),
+        ("virtio-fs-daxd", "qemu/daxd"),
+        ("virtio-fs-fake", "tests/fake"),
+        ("virtio-fs-fuzz", "tests/fuzz"),
+        ("virtio-fs-host", "tests/host"),
+    ];
+    for (package, test) in tests {
+        let folder = packages.iter().find(|(name, _)| name == package);
+        let (_, folder) = folder.unwrap_or_else(|| panic!("{row}: {package}"));
+        let mut found = BTreeSet::new();
+        tests_in(&top().join(folder), &mut found);
+        assert!(found.contains(test), "{row}: {package}::{test}");
+    }
 }
 
 /// The names of all test functions under a folder.
@@ -96,21 +118,26 @@ fn every_row_has_a_state_and_a_place_or_reason() {
 
 #[test]
 fn the_named_tests_exist() {
-    let packages = [
-        ("virtio-fs", "src"),
-        ("virtio-fs-attack", "tests/attack"),
-        ("virtio-fs-tests", "tests/fs"),
-        ("virtio-fs-daxd", "qemu/daxd"),
-        ("virtio-fs-fake", "tests/fake"),
-        ("virtio-fs-host", "tests/host"),
-    ];
     for row in rows() {
-        for (package, test) in row.tests {
-            let folder = packages.iter().find(|(name, _)| *name == package);
-            let (_, folder) = folder.unwrap_or_else(|| panic!("{}: {package}", row.number));
-            let mut found = BTreeSet::new();
-            tests_in(&top().join(folder), &mut found);
-            assert!(found.contains(&test), "{}: {package}::{test}", row.number);
-        }
+        must_exist(&row.tests, &row.number);
     }
+}
+
+#[test]
+fn every_field_has_a_test_that_exists() {
+    let text = fs::read_to_string(top().join("tests/attack/FIELDS.md")).unwrap();
+    let mut fields = 0;
+    for line in text.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        if cells[1] == "field" {
+            continue;
+        }
+        assert_eq!(cells.len(), 5, "{line}");
+        let tests = named(cells[3]);
+        assert!(!tests.is_empty(), "{line}");
+        must_exist(&tests, line);
+        fields += 1;
+    }
+    println!("{fields} fields");
+    assert!(fields > 80, "{fields} fields");
 }
