@@ -3,7 +3,7 @@
 //! A session that is made anew has other ids for the same files. Whoever keeps
 //! ids over the end of a session replaces them here, in the encoded request and
 //! in the reply before it is parsed, so that nobody above needs to know.
-//! Offsets are those of `include/uapi/linux/fuse.h`; see [`abi`](super::abi).
+//! Offsets are those of `include/uapi/linux/fuse.h`; see [`abi`].
 
 use core::mem::offset_of;
 
