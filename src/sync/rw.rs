@@ -60,7 +60,8 @@ impl<P: Platform> SleepRwLock<P> {
         let guard = || {
             let step = |state: u32| (state & (ALONE | WANTED) == 0).then_some(state + 1);
             let done = self.state.fetch_update(Acquire, Relaxed, step).is_ok();
-            done.then_some(SharedGuard {
+            // A guard that is made is one that is dropped: only where it is due.
+            done.then(|| SharedGuard {
                 lock: self,
                 platform,
             })
@@ -89,7 +90,7 @@ impl<P: Platform> SleepRwLock<P> {
                 _ => Some(state | WANTED),
             };
             let old = self.state.fetch_update(AcqRel, Acquire, step);
-            (old.unwrap_or(ALONE) & !WANTED == 0).then_some(ExclusiveGuard {
+            (old.unwrap_or(ALONE) & !WANTED == 0).then(|| ExclusiveGuard {
                 lock: self,
                 platform,
             })

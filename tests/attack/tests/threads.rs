@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use virtio_fs::conn::Config;
 use virtio_fs::fs::{At, Durable, MountOptions, Symlinks};
+use virtio_fs::platform::Signal;
+use virtio_fs::sync::SleepRwLock;
 use virtio_fs::wire::{OpenFlags, RenameFlags};
 use virtio_fs_attack::{Guest, Rng, tree};
 use virtio_fs_fake::{Drive, Fake, Fault, Interrupt, Op, Rule};
@@ -155,4 +157,26 @@ fn threads_share_few_slots_in_turn() {
         config,
         seed,
     );
+}
+
+#[test]
+fn who_does_not_get_the_lock_on_a_layout_does_not_give_it_back() {
+    let guest = Guest::new();
+    let platform = &guest.platform;
+    // Who would have to wait comes back at once.
+    platform.set_signal(Signal::Kill);
+    let lock = SleepRwLock::new();
+    let alone = lock.take(platform).unwrap();
+    assert!(lock.share(platform).is_err());
+    assert!(lock.take(platform).is_err());
+    assert!(lock.share(platform).is_err(), "it was given back");
+    drop(alone);
+    let (one, two) = (lock.share(platform).unwrap(), lock.share(platform).unwrap());
+    assert!(lock.take(platform).is_err());
+    drop(one);
+    assert!(lock.take(platform).is_err(), "one sharer is left");
+    drop(two);
+    drop(lock.take(platform).unwrap());
+    platform.set_signal(Signal::None);
+    guest.finish();
 }
