@@ -12,7 +12,7 @@ export ROUNDS QUICK SET COMPARE REPORT NAME
 export QEMU VIRTIOFSD LINUX
 
 .DEFAULT_GOAL := help
-.PHONY: help run show test check bench mount umount suites kernel runner mounter daemon tools clean distclean
+.PHONY: help run show test torture check bench mount umount suites kernel runner mounter daemon tools clean distclean
 .SILENT:
 
 help:
@@ -23,6 +23,7 @@ help:
 	echo "  make test       everything that is tested, in a few minutes; the same as CI"
 	echo "  make check      format, lints, documentation"
 	echo "  make bench      workloads beside a Linux guest's: tables, JSON, a chart; a quarter of an hour"
+	echo "  make torture    threads at large files in small DAX windows: all cases, about half an hour"
 	echo "  make mount      mount SHARE on MNT of this machine, through the driver; needs root"
 	echo "  make umount     end that: MNT=dir"
 	echo "  make suites     the test suites of others on such mounts; needs root, takes half an hour"
@@ -41,7 +42,7 @@ help:
 	echo "  LOG=info          or off, error, warn, debug, trace; debug shows the commands, too"
 	echo "  TIMEOUT=60        kill everything after so many seconds"
 	echo "  ARGS='...'        more options for the runner: make run ARGS=--help lists them"
-	echo "  SEED=1            test: of the random part; each run prints its own"
+	echo "  SEED=1            test, torture: of the random part; each run prints its own"
 	echo "  QUICK=1           bench: one round, nothing counted; ROUNDS=5 SET=posix,dax"
 	echo "  COMPARE=old.json  bench: show the differences to an earlier result; NAME=latest"
 	echo
@@ -94,6 +95,10 @@ bench: tools daemon
 
 test:
 	qemu/test.sh
+
+# The short one is part of the tests. ARGS='--timeout N' bounds each machine.
+torture: tools kernel runner daemon
+	$(runner) torture --full $${SEED:+--seed "$$SEED"} $(options)
 
 check:
 	qemu/test.sh check

@@ -150,6 +150,10 @@ if [ "${1:-}" != check ]; then
 	sum $?
 	optional suite-tools 'suites of others' "$0" --stage suite_tools
 	optional suites 'suites of others on a mount, a short subset' "$0" --stage suites
+	# shellcheck disable=SC2086
+	stage torture 'threads at large files in small DAX windows' "$target/release/virtio-fs-run" torture --timeout 120 \
+		--junit "$logs/torture.xml" ${SEED:+--seed "$SEED"} ${ACCEL:+--accel "$ACCEL"} ${LOG:+--log "$LOG"}
+	sum $?
 	stage example 'a kernel of another package, with tests of its own' tests/example-kernel/test.sh ${ACCEL:+--accel "$ACCEL"}
 	sum $?
 fi

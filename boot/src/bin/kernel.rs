@@ -40,6 +40,7 @@ kernel!(Program {
         ),
         suite::SEED,
         suite::ROUNDS,
+        suite::TORTURE,
         Key::any(
             "crash",
             "crashes on purpose: panic, fault, jump, divide, constant or overflow"

@@ -48,7 +48,15 @@ pub(super) fn has_window() -> bool {
         .any(|device| device.transport().shared_memory(0).is_some())
 }
 
-pub(super) fn mount(kernel: &Kernel, dax: DaxMode, dax_costs: Costs) -> Result<Mounted, String> {
+pub(super) fn mount(kernel: &Kernel, dax: DaxMode, costs: Costs) -> Result<Mounted, String> {
+    mount_tag(kernel.arguments.get("tag"), dax, costs)
+}
+
+pub(super) fn mount_tag(
+    tag: Option<&str>,
+    dax: DaxMode,
+    dax_costs: Costs,
+) -> Result<Mounted, String> {
     let config = Config {
         dax,
         ..Config::default()
@@ -57,7 +65,7 @@ pub(super) fn mount(kernel: &Kernel, dax: DaxMode, dax_costs: Costs) -> Result<M
         dax_costs,
         ..MountOptions::default()
     };
-    virtiofs::mount(kernel.arguments.get("tag"), config, options)
+    virtiofs::mount(tag, config, options)
 }
 
 pub(super) struct Random(pub(super) u64);

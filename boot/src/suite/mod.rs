@@ -4,9 +4,12 @@
 mod dax;
 mod mmap;
 mod tests;
+mod torture;
 mod tree;
 
 use alloc::vec::Vec;
+
+pub use torture::TORTURE;
 
 use virtio_fs::{conn::Config, fs::MountOptions};
 
@@ -56,6 +59,9 @@ pub fn tables(kernel: &Kernel) -> Vec<&'static [Test]> {
                 "# no device has a DAX window: {} tests are left out",
                 dax::TESTS.len() + mmap::TESTS.len()
             );
+        }
+        if kernel.arguments.get(TORTURE.name).is_some() {
+            tables.push(torture::TESTS);
         }
         if kernel.arguments.get(SEED.name).is_some() {
             tables.push(TREE);

@@ -49,5 +49,5 @@ pub use options::{HELP, Options, Task, Tests};
 pub use report::{Case, Report};
 pub use running::{Outcome, Running, Stopper};
 pub use share::{DaemonKind, Device, OnLoss, Share};
-pub use suite::{Suite, Table};
+pub use suite::{Extent, Suite, Table, Torture};
 pub use tools::Tools;

@@ -2,7 +2,9 @@
 
 use signal_hook::{consts, iterator::Signals};
 use std::{env, process::ExitCode, thread, time::UNIX_EPOCH};
-use virtio_fs_run::{Error, HELP, Options, Report, Running, Suite, Table, Task, Tests};
+use virtio_fs_run::{
+    Error, Extent, HELP, Options, Report, Running, Suite, Table, Task, Tests, Torture,
+};
 
 fn main() -> ExitCode {
     match task() {
@@ -30,6 +32,11 @@ fn task() -> Result<u8, Error> {
             tie(signals, &running);
             return running.wait().status;
         }
+        Task::Torture => {
+            let report = torture(&options)?;
+            report.write(options.tests.tap.as_deref(), options.tests.junit.as_deref())?;
+            report.verdict()?;
+        }
         Task::Test => {
             let signals = signals()?;
             let report = test(&options, |running| tie(signals, running))?;
@@ -49,11 +56,6 @@ fn test(options: &Options, started: impl FnOnce(&Running)) -> Result<Report, Err
         let filter = only.clone().unwrap_or_else(|| "1".into());
         return Table { machine, filter }.run(started);
     }
-    let fresh = || {
-        UNIX_EPOCH
-            .elapsed()
-            .map_or(1, |since| since.as_nanos() as u64 % 1_000_000_000)
-    };
     let (seed, rounds) = (seed.unwrap_or_else(fresh), 6);
     Suite {
         machine,
@@ -61,6 +63,32 @@ fn test(options: &Options, started: impl FnOnce(&Running)) -> Result<Report, Err
         rounds,
     }
     .run(started)
+}
+
+fn torture(options: &Options) -> Result<Report, Error> {
+    let extent = if options.tests.full {
+        Extent::Full
+    } else {
+        Extent::Short
+    };
+    Torture {
+        machine: options.machine.clone(),
+        seed: options.tests.seed.unwrap_or_else(fresh),
+        extent,
+    }
+    .run(|running| {
+        // Without them a run can still be killed.
+        if let Ok(signals) = signals() {
+            tie(signals, running);
+        }
+    })
+}
+
+/// A seed that was not there before.
+fn fresh() -> u64 {
+    UNIX_EPOCH
+        .elapsed()
+        .map_or(1, |since| since.as_nanos() as u64 % 1_000_000_000)
 }
 
 /// Catches the signals that end a run. Those that come before there is one wait for it.

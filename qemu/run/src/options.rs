@@ -16,6 +16,7 @@ Usage: virtio-fs-run [run] [options]     a shell in the guest, or the commands o
                                          host's view through changes from both
        virtio-fs-run test --kernel FILE [options]    the tests of another kernel, on --share
                                          or on an empty directory
+       virtio-fs-run torture [--full] [options]      threads at large files in small DAX windows
 
 Options                                   make variable
   --share DIR[:TAG]    a directory to share; may be repeated, each is a device.
@@ -47,6 +48,7 @@ Options                                   make variable
   --only WORD          test: those whose name contains it
   --tap FILE           test: the results as TAP; --junit FILE: as XML of JUnit
   --seed N             test: of the random churn (a fresh one, and it is printed)
+  --full               torture: 1 and 4 processors, windows of 2 to 64 MiB, files up to 1 GiB
   --show               print the commands and start nothing
   -h, --help           print this
 
@@ -70,6 +72,8 @@ pub enum Task {
     Run,
     /// Run the test suite.
     Test,
+    /// Torture the DAX window.
+    Torture,
 }
 
 /// A command line, read.
@@ -92,6 +96,8 @@ pub struct Tests {
     pub only: Option<String>,
     /// Whether the kernel or the share is the user's own: the tree is not compared then.
     pub own: bool,
+    /// Whether the torture takes all its cases, and not only two short ones.
+    pub full: bool,
     /// The file for the results as TAP.
     pub tap: Option<PathBuf>,
     /// The file for the results as XML of JUnit.
@@ -126,6 +132,7 @@ impl Options {
             match name.as_str() {
                 "run" => task = Task::Run,
                 "test" => task = Task::Test,
+                "torture" => task = Task::Torture,
                 "-h" | "--help" => {
                     return Ok(Self {
                         task: Task::Help,
@@ -176,6 +183,7 @@ impl Options {
                 "--append" => append.push(text()?),
                 "--trace" => machine.trace.push(text()?),
                 "--seed" => tests.seed = Some(read(&name, &text()?)?),
+                "--full" => tests.full = true,
                 "--only" => {
                     tests.only = Some(text()?);
                     tests.own = true;
@@ -199,7 +207,7 @@ impl Options {
                 ..template.clone()
             });
         }
-        if task == Task::Test && machine.shares.is_empty() {
+        if matches!(task, Task::Test | Task::Torture) && machine.shares.is_empty() {
             // The suite puts its own tree in, or an empty directory.
             machine.shares.push(template.clone());
         }

@@ -7,16 +7,20 @@
 //!
 //! A side joins by implementing [`Fs`]; the guest then calls [`take_part`], the host is in `qemu/run`.
 //!
+//! [`torture`] is another such agreement: what threads do to a few large files, for the DAX window.
+//!
 //! `no_std` with `alloc`: the guest's half runs in a kernel. Nothing here is part of the driver.
 
 #![no_std]
 
 extern crate alloc;
 
+pub mod cells;
 mod churn;
 mod fs;
 mod line;
 mod op;
+pub mod torture;
 mod turns;
 mod walk;
 

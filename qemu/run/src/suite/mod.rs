@@ -6,9 +6,11 @@
 //! and what the guest changed must be what the same changes make of a plain directory on the host.
 
 mod table;
+mod torture;
 mod tree;
 
 pub use table::Table;
+pub use torture::{Extent, Torture};
 
 use crate::{CommandLine, Console, Error, HostFs, Machine, Report, Running, tap};
 use std::{
@@ -142,8 +144,8 @@ impl Suite {
     }
 }
 
-/// Waits for the end of a guest that runs a table of tests, and judges it.
-fn finish(running: Running, report: &mut Report) {
+/// Waits for the end of a guest that runs a table of tests, judges it, and returns what it wrote.
+fn finish(running: Running, report: &mut Report) -> String {
     let outcome = running.wait();
     println!(
         "host: the guest ran for {:.1} s",
@@ -151,6 +153,7 @@ fn finish(running: Running, report: &mut Report) {
     );
     let status = outcome.status.map_err(|error| error.to_string());
     tap::judge(&outcome.serial, status, report);
+    outcome.serial
 }
 
 /// Removes what runs that were killed have left.
