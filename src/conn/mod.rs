@@ -291,7 +291,6 @@ impl<P: Platform> Connection<P> {
     /// is the device's, so every waiter may go.
     fn stop_device(&self) {
         self.leave_window();
-        self.withdraw_pages();
         self.reset_device();
         self.stopped.store(true, Relaxed);
         self.take_back();

@@ -180,7 +180,6 @@ impl<P: Platform> Connection<P> {
     /// Ends a life; see the order at the top.
     fn end_session(&self) {
         self.leave_window();
-        self.withdraw_pages();
         let next = self.names.next_life();
         for queue in &self.queues {
             queue.retire(next.0);
@@ -195,10 +194,9 @@ impl<P: Platform> Connection<P> {
         }
     }
 
+    /// Has pages of the window taken out of page tables.
     pub(super) fn withdraw_pages(&self) {
-        if self.window.is_some()
-            && let Some(keeper) = self.keeper()
-        {
+        if let Some(keeper) = self.keeper() {
             keeper.withdraw();
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! QEMU 11.1 dies of a segmentation fault when a device is reset while mappings
 //! are live, and where it does not, whoever copies meets missing memory. So
-//! before each reset the window is emptied: of those who copy, by closing it,
-//! and of mappings, by DESTROY, on which a server unmaps everything.
+//! before each reset the window is emptied: of those who copy, by closing it; of
+//! pages in page tables, which its user takes out; and of mappings, by DESTROY, on
+//! which a server unmaps everything.
 
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
@@ -12,14 +13,22 @@ use super::Connection;
 use super::pool::Class;
 use super::slot::Slot;
 use crate::device::Transport;
+use crate::device::window::Window;
 use crate::platform::Platform;
 use crate::wire::{Destroy, Opcode};
 
 impl<P: Platform> Connection<P> {
     /// Waits until nobody copies from or to the window any more, and lets nobody
-    /// begin. Blocks for the length of a copy.
+    /// begin; then has its pages taken out of page tables. Blocks for the length
+    /// of a copy.
     pub(super) fn empty_window(&self) {
-        let Some(window) = &self.window else { return };
+        if let Some(window) = &self.window {
+            self.wait_for_copies(window);
+            self.withdraw_pages();
+        }
+    }
+
+    fn wait_for_copies(&self, window: &Window) {
         let end = self.now() + self.config.grace;
         while !window.close() {
             if self.now() >= end {

@@ -390,7 +390,11 @@ fn figures(kernel: &'static Kernel) -> Result<(), String> {
             over.sync(Durable::All).map_err(text)
         })?;
     }
+    drop((seq, small, big, over));
+    end(mounted)?;
     // All of it mapped, and writable: what a copy costs beside one in memory.
+    let mounted = mount(kernel, DaxMode::Always, EAGER)?;
+    let small = make(&mounted, "fit", fit)?;
     for _ in 0..3 {
         let data = vec![0x5a; MIB];
         for at in (0..fit).step_by(MIB) {
@@ -403,7 +407,7 @@ fn figures(kernel: &'static Kernel) -> Result<(), String> {
     beside_memory(&small, fit)?;
     let requests = counters.total_requests() - before.0;
     let maps = counters.dax_maps.get() - before.1;
-    drop((seq, small, big, over));
+    drop(small);
     clear(&mounted.process(), DIR);
     end(mounted)?;
     // An attribute may expire in the middle.

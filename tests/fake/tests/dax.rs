@@ -436,6 +436,37 @@ fn pages_are_faulted_in_one_range_after_the_other() {
 }
 
 #[test]
+fn pages_leave_page_tables_when_the_connection_is_aborted_or_its_device_is_lost() {
+    let abort = |guest: &Guest| guest.conn.abort();
+    let lose = |guest: &Guest| {
+        guest.fake.needs_reset();
+        // Whoever sends a request finds out.
+        assert!(guest.mount.file_system().sync().is_err());
+    };
+    for end in [&abort as &dyn Fn(&Guest), &lose] {
+        let guest = guest(8, 100, 3 * RANGE, |fake| fake);
+        let file = guest.open();
+        let inode = file.inode();
+        for at in [0, 4096, 2 * RANGE] {
+            assert!(touch(inode, at, PageUse::Load, load).is_some());
+        }
+        // One that is mapped, but in no page table.
+        check(&file, 3 * RANGE);
+        assert_eq!(guest.fake.platform().take_unmapped(), []);
+        end(&guest);
+        let unmapped = guest.fake.platform().take_unmapped();
+        assert!(unmapped.iter().all(|p| Some(p.mapping) == inode.mapping()));
+        let mut offsets: Vec<_> = unmapped.iter().map(|p| p.offset as usize).collect();
+        offsets.sort_unstable();
+        assert_eq!(offsets, [0, 2 * RANGE]);
+        assert!(touch(inode, 0, PageUse::Load, load).is_none(), "no new one");
+        drop(file);
+        guest.mount.unmount();
+        assert_eq!(guest.fake.platform().take_unmapped(), [], "only once");
+    }
+}
+
+#[test]
 fn a_store_upgrades_the_mapping_and_is_made_durable() {
     let guest = guest(4, 100, RANGE, |fake| fake);
     let file = guest.open();
