@@ -27,6 +27,8 @@ help:
 	echo "  make mount      mount SHARE on MNT of this machine, through the driver; needs root"
 	echo "  make umount     end that: MNT=dir"
 	echo "  make suites     the test suites of others on such mounts; needs root, takes half an hour"
+	echo "  make fuzz       the fuzz targets as loops, each for FUZZ_SECONDS (60)"
+	echo "  make memcheck   the fuzz targets under valgrind, some minutes"
 	echo "  make kernel     build the test kernel"
 	echo "  make tools      get QEMU and virtiofsd into $(target)/tools, where they are missing"
 	echo "  make clean      remove what was built, but not the tools; distclean: all of it"
@@ -92,6 +94,13 @@ bench: tools daemon
 	exec $(bencher) --kernel $(target)/bench/build/kernel/kernel $${QUICK:+--quick} $${ROUNDS:+--rounds "$$ROUNDS"} $${SET:+--set "$$SET"} \
 		$${CACHE:+--cache "$$CACHE"} $${SHARE:+--share "$$SHARE"} $${COMPARE:+--compare "$$COMPARE"} \
 		$${REPORT:+--report "$$REPORT"} $${NAME:+--name "$$NAME"} $$ARGS
+
+fuzz:
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} FUZZ_SEED=$${SEED:-$$(date +%s)} \
+		cargo test --quiet --release --package virtio-fs-fuzz --test seeded -- --nocapture --test-threads 2
+
+memcheck:
+	tests/fuzz/memcheck.sh
 
 test:
 	qemu/test.sh

@@ -61,7 +61,7 @@ suite_stress-ng() {
 		esac
 		echo "== $stressor"
 		status=0
-		timeout --kill-after=5 60 "$bin/stress-ng" "--$stressor" 2 -t "$seconds" --verify --oomable --mmap-file \
+		timeout --kill-after=5 200 "$bin/stress-ng" "--$stressor" 2 -t "$seconds" --verify --oomable --mmap-file \
 			--temp-path "$1" 3>&- || status=$?
 		# 3 and 4: not enough resources, not implemented.
 		case $status in 3 | 4) status=77 ;; esac

@@ -207,6 +207,8 @@ impl Guest {
         mount.file_system().shrink(usize::MAX);
         for _ in 0..100 {
             conn.work();
+            // What is mapped is unmapped before it is forgotten.
+            mount.file_system().work();
             conn.flush_forgets();
             fake.step();
         }

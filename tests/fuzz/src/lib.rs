@@ -57,12 +57,12 @@ pub const TARGETS: &[Target] = &[
         name: "session",
         run: session::run,
         max_len: 2048,
-        executions: 1_000,
+        executions: 600,
     },
     Target {
         name: "model",
         run: model::run,
         max_len: 4096,
-        executions: 200,
+        executions: 100,
     },
 ];

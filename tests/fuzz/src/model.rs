@@ -86,6 +86,9 @@ pub fn run(data: &[u8]) {
             let left = cached.run(&call);
             model.fake.memory().attach();
             let right = asking.run(&call);
+            if std::env::var_os("TRACE").is_some() {
+                println!("{number} {call:?} {}", show(&right));
+            }
             assert!(
                 left == right,
                 "call {number}, {call:?}: with a cache {}, without {}",

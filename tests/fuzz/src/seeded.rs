@@ -109,7 +109,13 @@ pub fn run(target: &Target, budget: Budget) -> u64 {
 
 fn judged(target: &Target, input: &[u8], name: &str) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (target.run)(input))) {
-        eprintln!("{}: a finding; repeat it with {name}", target.name);
+        let file = std::env::temp_dir().join(format!("virtio-fs-fuzz.{}", target.name));
+        let saved = std::fs::write(&file, input)
+            .map_or("not saved".into(), |()| file.display().to_string());
+        eprintln!(
+            "{}: a finding; repeat it with {name}; the input: {saved}",
+            target.name
+        );
         resume_unwind(panic);
     }
 }
@@ -124,7 +130,8 @@ pub fn make(corpus: &[Vec<u8>], max_len: usize, seed: u64) -> Vec<u8> {
     } else {
         corpus[random.below(corpus.len())].clone()
     };
-    if input.is_empty() {
+    // What is committed is short; behind it a session goes on.
+    if input.is_empty() || random.chance(2) {
         // Small bytes are plausible lengths and choices.
         let small = random.chance(2);
         input.extend((0..len).map(|_| match random.below(4) {

@@ -2,8 +2,8 @@
 //! a call of the driver's inode-level face.
 //!
 //! Linux in front keeps its own dentry and page cache and, with
-//! `default_permissions`, checks permissions itself. Lifetimes of 0 (the default
-//! of [`Settings::lifetime`]) make it ask each time, so that what it sees is the
+//! `default_permissions`, checks permissions itself. Lifetimes of 0
+//! ([`Settings::lifetime`]) make it ask each time, so that what it sees is the
 //! driver's answer, from the driver's caches.
 
 use std::collections::HashSet;

@@ -22,8 +22,8 @@ Usage: virtio-fs-mount [options] DIR MOUNTPOINT
   --daemon-arg ARG       one more argument for the daemon; may be repeated
   --no-xattr             without extended attributes
   --posix-acl            with access control lists
-  --lifetime SECONDS     how long Linux may believe names and attributes (0: it asks the
-                         driver each time, and the driver's caches answer)
+  --lifetime SECONDS     how long Linux may believe names and attributes (1, with --cache never
+                         0: it asks the driver each time, and the driver's caches answer)
   --dentries N           names that the driver keeps at most (16384)
   --check-permissions    the driver checks permissions, too
   --poll                 threads look at the ring instead of sleeping until an interrupt
@@ -87,13 +87,14 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Option<Options>, lexopt::Error
         daemon_arguments: Vec::new(),
         xattr: true,
         posix_acl: false,
-        lifetime: Duration::ZERO,
+        lifetime: Duration::from_secs(1),
         dentries: MountOptions::default().max_dentries,
         check_permissions: false,
         poll: false,
         counters: false,
         log: log::LevelFilter::Warn,
     };
+    let mut lifetime = None;
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(None),
@@ -120,7 +121,7 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Option<Options>, lexopt::Error
             Arg::Long("posix-acl") => options.posix_acl = true,
             Arg::Long("lifetime") => {
                 let seconds = |text: &str| text.parse().map(Duration::try_from_secs_f64);
-                options.lifetime = parser.value()?.parse_with(seconds)?.unwrap_or_default();
+                lifetime = Some(parser.value()?.parse_with(seconds)?.unwrap_or_default());
             }
             Arg::Long("dentries") => options.dentries = parser.value()?.parse()?,
             Arg::Long("check-permissions") => options.check_permissions = true,
@@ -133,6 +134,11 @@ pub(crate) fn parse(mut parser: Parser) -> Result<Option<Options>, lexopt::Error
             Arg::Value(place) => places.push(PathBuf::from(place)),
             _ => return Err(argument.unexpected()),
         }
+    }
+    if let Some(lifetime) = lifetime {
+        options.lifetime = lifetime;
+    } else if options.cache == "never" {
+        options.lifetime = Duration::ZERO;
     }
     let [share, mountpoint] = <[PathBuf; 2]>::try_from(places)
         .map_err(|_| lexopt::Error::from("a directory and a mount point are needed"))?;

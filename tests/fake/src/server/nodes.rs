@@ -150,7 +150,8 @@ impl Handles {
 
     pub(super) fn add(&mut self, handle: OpenHandle) -> u64 {
         let fh = self.next;
-        self.next += 1;
+        // Handles may be any number, so the first may be the highest.
+        self.next = self.next.wrapping_add(1);
         self.open.insert(fh, handle);
         fh
     }

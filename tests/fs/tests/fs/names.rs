@@ -1,9 +1,11 @@
 //! Names: what random comparison with the host once found wrong, one by one.
 
 use virtio_fs::Errno;
-use virtio_fs::fs::{At, CachePolicy, Changes, MountOptions, Symlinks};
-use virtio_fs::wire::{Name, NodeId, Notification, OpenFlags, RenameFlags, SeekWhence};
-use virtio_fs_fake::{Fake, MemFs, Op};
+use virtio_fs::fs::{At, CachePolicy, Changes, Durable, MountOptions, Symlinks};
+use virtio_fs::wire::{
+    FileType, Mode, Name, NodeId, Notification, OpenFlags, Rdev, RenameFlags, SeekWhence,
+};
+use virtio_fs_fake::{Fake, MemFs, Op, init};
 use virtio_fs_tests::Guest;
 
 fn guest(cache: CachePolicy) -> Guest {
@@ -182,5 +184,120 @@ fn a_link_to_itself_is_a_loop_also_for_who_creates() {
         errno(p.open(At::Cwd, b"loop", flags, 0o644)),
         Err(Errno::ELOOP)
     );
+    guest.finish();
+}
+
+#[test]
+fn a_path_from_the_root_does_not_care_what_it_would_be_relative_to() {
+    let guest = guest(CachePolicy::Auto);
+    let p = &guest.process;
+    let nowhere = At::Fd(virtio_fs::fs::Fd(99));
+    assert!(p.stat(nowhere, b"/file", Symlinks::Follow).is_ok());
+    let stat = |path| errno(p.stat(nowhere, path, Symlinks::Follow).map(drop));
+    assert_eq!(stat(&b"file"[..]), Err(Errno::EBADF));
+    assert_eq!(stat(b""), Err(Errno::ENOENT));
+    guest.finish();
+}
+
+#[test]
+fn a_device_that_may_not_be_made_is_refused_after_a_name_that_is_there() {
+    let guest = guest(CachePolicy::Auto);
+    let p = &guest.process;
+    guest.become_user(1000, 1000, &[]);
+    let device = Mode::new(FileType::CharDevice, 0o600);
+    let mknod = |path: &[u8]| errno(p.mknod(At::Cwd, path, device, Rdev(0x0103)));
+    assert_eq!(mknod(b"file"), Err(Errno::EEXIST));
+    guest.become_root();
+    let open = Changes {
+        permissions: Some(0o777),
+        ..Changes::default()
+    };
+    p.set(At::Cwd, b"dir", Symlinks::Follow, &open).unwrap();
+    guest.become_user(1000, 1000, &[]);
+    assert_eq!(mknod(b"dir/new"), Err(Errno::EPERM));
+    assert_eq!(mknod(&[b'x'; 300]), Err(Errno::ENAMETOOLONG));
+    assert_eq!(guest.fake.count(Op::MKNOD), 0);
+    guest.become_root();
+    guest.finish();
+}
+
+#[test]
+fn nothing_is_left_to_make_durable_of_a_removed_directory() {
+    let guest = guest(CachePolicy::Auto);
+    let p = &guest.process;
+    let fd = p.open(At::Cwd, b"dir", OpenFlags::DIRECTORY, 0).unwrap();
+    p.rmdir(At::Cwd, b"dir").unwrap();
+    guest.fake.clear_log();
+    assert_eq!(errno(p.fsync(fd, Durable::All)), Ok(()));
+    let sent = guest.fake.count(Op::OPENDIR) + guest.fake.count(Op::FSYNCDIR);
+    assert_eq!(sent, 0);
+    p.close(fd).unwrap();
+    guest.finish();
+}
+
+#[test]
+fn a_file_and_a_directory_of_an_ordinary_user_change_places() {
+    let guest = guest(CachePolicy::Auto);
+    let p = &guest.process;
+    let open = Changes {
+        permissions: Some(0o777),
+        ..Changes::default()
+    };
+    p.set(At::Cwd, b"/", Symlinks::Follow, &open).unwrap();
+    guest.become_user(1000, 1000, &[]);
+    p.mkdir(At::Cwd, b"one", 0o777).unwrap();
+    p.mkdir(At::Cwd, b"one/inner", 0o777).unwrap();
+    let flags = OpenFlags::WRONLY | OpenFlags::CREAT;
+    let fd = p.open(At::Cwd, b"plain", flags, 0o644).unwrap();
+    p.close(fd).unwrap();
+    let exchange = RenameFlags::EXCHANGE;
+    p.rename(At::Cwd, b"one/inner", At::Cwd, b"plain", exchange)
+        .unwrap();
+    let is_dir = |path: &[u8]| {
+        let stat = p.stat(At::Cwd, path, Symlinks::NoFollow).unwrap();
+        stat.mode().file_type() == FileType::Directory
+    };
+    assert!(is_dir(b"plain") && !is_dir(b"one/inner"));
+    // Without the exchange it is refused.
+    let refused = p.rename(
+        At::Cwd,
+        b"plain",
+        At::Cwd,
+        b"one/inner",
+        RenameFlags::empty(),
+    );
+    assert_eq!(errno(refused), Err(Errno::ENOTDIR));
+    guest.become_root();
+    guest.finish();
+}
+
+#[test]
+fn a_copy_of_nothing_costs_no_set_id_bits() {
+    let mut fs = MemFs::new();
+    fs.file("/empty", "").unwrap();
+    fs.file("/program", "0123456789").unwrap();
+    let fake = Fake::new().fs(fs).tune(|server| {
+        server.flags &= !(init::HANDLE_KILLPRIV | init::HANDLE_KILLPRIV_V2);
+    });
+    let guest = Guest::new(fake);
+    let p = &guest.process;
+    let set_id = Changes {
+        permissions: Some(0o4777),
+        ..Changes::default()
+    };
+    p.set(At::Cwd, b"program", Symlinks::Follow, &set_id)
+        .unwrap();
+    guest.become_user(1000, 1000, &[]);
+    let from = p.open(At::Cwd, b"empty", OpenFlags::RDONLY, 0).unwrap();
+    let to = p.open(At::Cwd, b"program", OpenFlags::RDWR, 0).unwrap();
+    let mode = || p.fstat(to).unwrap().mode().permissions();
+    assert_eq!(p.copy_file_range(from, None, to, Some(0), 100).unwrap(), 0);
+    assert_eq!(mode(), 0o4777);
+    // A copy of something does.
+    assert_eq!(p.copy_file_range(to, Some(0), to, Some(5), 5).unwrap(), 5);
+    assert_eq!(mode(), 0o777);
+    p.close(from).unwrap();
+    p.close(to).unwrap();
+    guest.become_root();
     guest.finish();
 }
