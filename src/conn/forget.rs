@@ -189,7 +189,11 @@ impl<P: Platform> Forgets<P> {
         let mut pending = self.pending.lock();
         let need = pending.reserved + 1;
         let no_memory = |_| Error::new(Errno::ENOMEM, Origin::Platform);
-        pending.list.try_reserve(need).map_err(no_memory)?;
+        if pending.list.capacity() - pending.list.len() < need {
+            // One for each inode: not doubled, an eighth more.
+            let more = need + need / 8;
+            pending.list.try_reserve_exact(more).map_err(no_memory)?;
+        }
         pending.reserved += 1;
         Ok(())
     }

@@ -206,7 +206,11 @@ fn pack(cache: &AttrCache) -> [u64; WORDS] {
 
 fn unpack(words: &[u64; WORDS]) -> AttrCache {
     let small = words[SMALL];
-    let time = |at: usize, nsec| Time::from_wire(words[at], nsec);
+    // INVARIANT: they were a time's nanoseconds.
+    let time = |at: usize, nsec| Time {
+        sec: words[at].cast_signed(),
+        nsec,
+    };
     AttrCache {
         attr: Attr {
             ino: words[INO],
@@ -239,11 +243,13 @@ impl AttrCell {
     }
 
     /// Returns what is known. Takes no lock.
+    #[inline]
     pub(super) fn read(&self) -> AttrCache {
         unpack(&self.words.read())
     }
 
     /// Returns what permission checks go by, if it is valid. Takes no lock.
+    #[inline]
     pub(super) fn rights(&self, now: Moment) -> Option<Rights> {
         let words = self.words.read_first::<RIGHTS>();
         let small = words[SMALL];

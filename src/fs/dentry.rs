@@ -288,6 +288,7 @@ impl<P: Platform> Shard<P> {
         }
     }
 
+    #[inline]
     fn position(&self, hash: u64, parent: &Inode<P>, name: &[u8]) -> Option<u32> {
         let same = |&at: &u32| {
             self.entries[at as usize].as_ref().is_some_and(|d| {
@@ -297,6 +298,7 @@ impl<P: Platform> Shard<P> {
         self.index.find(hash, same).copied()
     }
 
+    #[inline]
     fn find(&self, hash: u64, parent: &Inode<P>, name: &[u8]) -> Option<&Dentry<P>> {
         self.entries[self.position(hash, parent, name)? as usize].as_ref()
     }

@@ -23,7 +23,7 @@ use crate::conn::{Connection, Counters, DataCache};
 use crate::dax::Dax;
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
-use crate::platform::{Caller, Platform};
+use crate::platform::{Caller, Capabilities, Platform};
 use crate::sync::SpinLock;
 use crate::wire::{Attr, AttrFlags, Entry, InitFlags, Name, NodeId};
 
@@ -69,6 +69,8 @@ pub struct FileSystem<P: Platform> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
     pub(super) caller: Caller,
+    /// No directory is closed to him, whatever its mode says.
+    pub(super) searches_all: bool,
     pub(super) now: Moment,
 }
 
@@ -197,12 +199,15 @@ impl<P: Platform> FileSystem<P> {
 
     /// Returns who asks, and when.
     pub(super) fn asker(&self) -> Asker {
+        let caller = if self.options.default_permissions {
+            self.caller()
+        } else {
+            Caller::ROOT
+        };
+        let search = Capabilities::DAC_OVERRIDE | Capabilities::DAC_READ_SEARCH;
         Asker {
-            caller: if self.options.default_permissions {
-                self.caller()
-            } else {
-                Caller::ROOT
-            },
+            caller,
+            searches_all: caller.capabilities.intersects(search),
             now: self.moment(),
         }
     }

@@ -79,8 +79,9 @@ impl<P: Platform> Inode<P> {
     /// Returns whether names of this directory may be looked up, as far as what
     /// is known and valid tells. If not, [`permission`](Self::permission) finds
     /// out. Sends nothing, takes no lock.
+    #[inline]
     pub(super) fn surely_searchable(&self, asker: &Asker) -> bool {
-        if !self.fs.options.default_permissions {
+        if asker.searches_all {
             return true;
         }
         self.attr.rights(asker.now).is_some_and(|rights| {
@@ -109,6 +110,7 @@ impl<P: Platform> Inode<P> {
         }
     }
 
+    #[inline]
     fn by_mode(&self, rights: &Rights, caller: &Caller, wanted: Access) -> Verdict {
         let mode = rights.mode.permissions();
         let class = |shift: u32| Access::from_bits_truncate(mode >> shift).contains(wanted);

@@ -46,10 +46,20 @@ pub(super) enum Trust {
 /// Finds the next part of `text` from `at` on, slashes skipped; `None` if there is
 /// none.
 fn next_part(text: &[u8], at: usize) -> Option<Range<usize>> {
-    let rest = text.get(at..)?;
-    let start = at + rest.iter().position(|&b| b != b'/')?;
-    let len = text[start..].iter().position(|&b| b == b'/');
-    Some(start..len.map_or(text.len(), |len| start + len))
+    let start = skip_slashes(text, at);
+    (start < text.len()).then(|| start..part_end(text, start))
+}
+
+/// Returns where the slashes at `at` end.
+fn skip_slashes(text: &[u8], at: usize) -> usize {
+    let slashes = text[at..].iter().take_while(|&&b| b == b'/').count();
+    at + slashes
+}
+
+/// Returns where the part that begins at `at` ends.
+fn part_end(text: &[u8], at: usize) -> usize {
+    let len = text[at..].iter().take_while(|&&b| b != b'/').count();
+    at + len
 }
 
 /// A path whose last part was not looked up.
@@ -202,15 +212,16 @@ impl<'p, P: Platform> Walk<'p, P> {
         let asker = fs.asker();
         let below_ends = self.below.iter().all(Self::only_slashes);
         let text = &self.rest.text()[..self.rest.end];
-        let (mut at, mut hits) = (self.rest.start, 0);
+        let mut at = skip_slashes(text, self.rest.start);
+        let mut hits = 0;
         let arrival = loop {
-            let Some(part) = next_part(text, at) else {
-                break Ok(None);
-            };
-            let name = &text[part.clone()];
-            let slash = part.end < text.len() || !self.below.is_empty();
-            let ends = below_ends && text[part.end..].iter().all(|&b| b == b'/');
-            if ends && last.is_none()
+            let end = part_end(text, at);
+            let name = &text[at..end];
+            let next = skip_slashes(text, end);
+            let ends = next == text.len() && below_ends;
+            let slash = end < text.len() || !self.below.is_empty();
+            if name.is_empty()
+                || ends && last.is_none()
                 || matches!(name, b"." | b"..")
                 || !self.dir.is_living_dir()
                 || !self.dir.surely_searchable(&asker)
@@ -239,7 +250,7 @@ impl<'p, P: Platform> Walk<'p, P> {
             }
             hits += 1;
             self.dir = inode;
-            at = part.end;
+            at = next;
         };
         self.rest.start = at;
         if hits > 0 {

@@ -28,23 +28,30 @@ impl<const N: usize> SeqWords<N> {
     }
 
     /// Returns the words.
+    #[inline]
     pub fn read(&self) -> [u64; N] {
-        self.read_first()
+        self.consistent(|words| words.each_ref().map(|word| word.load(Relaxed)))
     }
 
-    /// Returns the first `M` words. `M` is at most `N`; more of them are 0.
+    /// Returns the first `M` words. `M` is at most `N`.
+    #[inline]
     pub fn read_first<const M: usize>(&self) -> [u64; M] {
+        const { assert!(M <= N) };
+        self.consistent(|words| core::array::from_fn(|i| words[i].load(Relaxed)))
+    }
+
+    #[inline]
+    fn consistent<R>(&self, read: impl Fn(&[AtomicU64; N]) -> R) -> R {
         loop {
             // Acquire: pairs with the release at the end of a change.
             let turn = self.turn.load(Acquire);
             if turn & 1 == 0 {
-                let words =
-                    core::array::from_fn(|i| self.words.get(i).map_or(0, |w| w.load(Relaxed)));
+                let result = read(&self.words);
                 // Pairs with the fence at the beginning of a change: who read one of
                 // its words sees its odd turn here.
                 fence(Acquire);
                 if self.turn.load(Relaxed) == turn {
-                    return words;
+                    return result;
                 }
             }
             core::hint::spin_loop();

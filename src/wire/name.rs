@@ -179,21 +179,72 @@ impl Name {
         }
     }
 
-    /// Copies the name to the heap. Use [`NameBuf::as_name`] to get it back
-    /// without another check.
+    /// Copies the name, to the heap if it is long. Use [`NameBuf::as_name`] to get
+    /// it back without another check.
     pub fn to_buf(&self) -> NameBuf {
-        NameBuf(Box::from(self.as_bytes()))
+        let mut bytes = [0; SHORT];
+        NameBuf(match bytes.get_mut(..self.len()) {
+            Some(room) => {
+                room.copy_from_slice(self);
+                Bytes::Short(self.len() as u8, bytes)
+            }
+            None => Bytes::Long(Box::from(self.as_bytes())),
+        })
     }
 }
 
-/// A [`Name`] that owns its bytes.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NameBuf(Box<[u8]>);
+/// Names up to this length need no heap.
+const SHORT: usize = 22;
+
+/// A [`Name`] that owns its bytes. One lives in each cached dentry, and most names
+/// are short.
+#[derive(Clone)]
+pub struct NameBuf(Bytes);
+
+#[derive(Clone)]
+enum Bytes {
+    /// So many of these.
+    Short(u8, [u8; SHORT]),
+    Long(Box<[u8]>),
+}
+
+const _: () = assert!(size_of::<NameBuf>() <= 24);
 
 impl NameBuf {
     /// Returns the name; it was checked when it was made.
+    #[inline]
     pub fn as_name(&self) -> &Name {
-        Name::cast(&self.0)
+        Name::cast(match &self.0 {
+            // INVARIANT: the length is at most SHORT.
+            Bytes::Short(len, bytes) => &bytes[..usize::from(*len)],
+            Bytes::Long(bytes) => bytes,
+        })
+    }
+}
+
+impl PartialEq for NameBuf {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_name() == other.as_name()
+    }
+}
+
+impl Eq for NameBuf {}
+
+impl PartialOrd for NameBuf {
+    fn partial_cmp(&self, other: &Self) -> Option<core::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for NameBuf {
+    fn cmp(&self, other: &Self) -> core::cmp::Ordering {
+        self.as_name().cmp(other.as_name())
+    }
+}
+
+impl core::hash::Hash for NameBuf {
+    fn hash<H: core::hash::Hasher>(&self, state: &mut H) {
+        self.as_name().hash(state);
     }
 }
 
@@ -213,7 +264,7 @@ impl Borrow<Name> for NameBuf {
 
 impl fmt::Debug for NameBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        quote(&self.0, f)
+        quote(self.as_name(), f)
     }
 }
 
@@ -300,5 +351,11 @@ mod tests {
         let name = Name::new(b"hello\x01").unwrap();
         assert_eq!(name.to_buf().as_name(), name);
         assert_eq!(name.to_string(), "\"hello\\x01\"");
+        for len in [1, SHORT - 1, SHORT, SHORT + 1, NAME_MAX] {
+            let bytes = vec![b'x'; len];
+            let name = Name::new(&bytes).unwrap();
+            assert_eq!(name.to_buf().as_name(), name);
+            assert_eq!(name.to_buf(), name.to_buf().clone());
+        }
     }
 }
