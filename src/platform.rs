@@ -6,6 +6,8 @@
 //! default that suits the smallest kernel: one CPU, no threads, no interrupts,
 //! one all-powerful user, waiting by polling.
 
+use alloc::borrow::Cow;
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use bitflags::bitflags;
@@ -106,11 +108,42 @@ pub trait Platform: Send + Sync + 'static {
         Caller::ROOT
     }
 
+    /// Names the label that a file gets when it is made, as an extended attribute
+    /// such as `security.selinux`. `None` leaves it without, or to the server.
+    ///
+    /// Asked only where [`Offer::security_labels`](crate::conn::Offer) is set and the
+    /// server takes labels, before each request that makes a file; the file is never
+    /// there without its label.
+    fn new_file_label(&self, file: &NewFile<'_>) -> Option<FileLabel> {
+        let _ = file;
+        None
+    }
+
     /// Says whether the current caller belongs to supplementary group `gid`.
     fn in_group(&self, gid: u32) -> bool {
         let _ = gid;
         false
     }
+}
+
+/// A file that is about to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewFile<'a> {
+    /// Inode number of the directory.
+    pub directory: u64,
+    /// Its name there, empty for a file without one.
+    pub name: &'a [u8],
+    /// Type and permissions, as in `st_mode`.
+    pub mode: u32,
+}
+
+/// A label of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileLabel {
+    /// Name of the extended attribute, up to 255 bytes without NUL.
+    pub name: Cow<'static, [u8]>,
+    /// Its value, up to 64 KiB.
+    pub value: Vec<u8>,
 }
 
 /// Pages of a file that were mapped, in bytes.

@@ -139,6 +139,10 @@ pub struct Offer {
     /// server's word on what to drop matters. It does anyway with a
     /// [`DataCache`].
     pub data_cache: bool,
+    /// [`Platform::new_file_label`](crate::platform::Platform::new_file_label) names
+    /// labels for new files, which they are to have from the moment that they are
+    /// made.
+    pub security_labels: bool,
 }
 
 impl Default for Offer {
@@ -148,6 +152,7 @@ impl Default for Offer {
             posix_acl: true,
             submounts: true,
             data_cache: false,
+            security_labels: false,
         }
     }
 }

@@ -24,6 +24,8 @@ pub enum Stance {
     WithRemoteLocks,
     /// Offered where ACLs are wanted.
     WithAcl,
+    /// Offered where the platform labels new files.
+    WithLabels,
     /// Offered where submounts are wanted.
     WithSubmounts,
     /// Offered where there is a DAX window to be used.
@@ -166,8 +168,8 @@ pub const FEATURES: &[(F, Stance, &str)] = &[
     (F::INIT_RESERVED, Stance::Refused, "must stay 0"),
     (
         F::SECURITY_CTX,
-        Stance::Refused,
-        "the platform names no security context for new files",
+        Stance::WithLabels,
+        "new files are made with the label that the platform names",
     ),
     (
         F::HAS_INODE_DAX,
@@ -186,8 +188,8 @@ pub const FEATURES: &[(F, Stance, &str)] = &[
     ),
     (
         F::DIRECT_IO_ALLOW_MMAP,
-        Stance::Refused,
-        "there is no shared mapping of direct files yet",
+        Stance::Always,
+        "without it File::may_map refuses shared mappings of direct files",
     ),
     (F::PASSTHROUGH, Stance::Refused, "of /dev/fuse"),
     (F::NO_EXPORT_SUPPORT, Stance::Refused, "as EXPORT_SUPPORT"),
@@ -227,6 +229,7 @@ pub(super) fn offered(offer: &Offer, cache: DataCache, dax: DaxMode) -> F {
             Stance::WithDataCache => offer.data_cache || cache != DataCache::None,
             Stance::WithRemoteLocks => offer.remote_locks,
             Stance::WithAcl => offer.posix_acl,
+            Stance::WithLabels => offer.security_labels,
             Stance::WithSubmounts => offer.submounts,
             Stance::WithWindow => dax != DaxMode::Never,
             Stance::WithInodeDax => dax == DaxMode::Inode,

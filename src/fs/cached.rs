@@ -155,7 +155,7 @@ impl<P: Platform> File<P> {
     fn source(&self) -> Source {
         Source {
             node: self.inode().node,
-            fh: self.handle.fh,
+            fh: self.handle.fh(),
             flags: self.handle.flags,
         }
     }

@@ -10,10 +10,11 @@ use crate::conn::Class;
 use crate::device::Data;
 use crate::errno::Errno;
 use crate::error::{Error, Result};
-use crate::platform::Platform;
+use crate::platform::{FileLabel, NewFile, Platform};
 use crate::wire::{
     Create, Entry, Extensions, FileType, InitFlags, Link, Mkdir, Mknod, Mode, Name, Opcode,
-    OpenFlags, Rdev, Request, Symlink, Target, Tmpfile,
+    OpenFlags, Rdev, Request, SecurityContext, Symlink, Target, Tmpfile, XATTR_VALUE_MAX,
+    XattrName,
 };
 
 impl<P: Platform> Inode<P> {
@@ -35,16 +36,18 @@ impl<P: Platform> Inode<P> {
         let name = self.new_name(name)?;
         let fs = &self.fs;
         let (permissions, umask) = self.masked(permissions);
+        let mode = Mode::new(FileType::Regular, permissions).bits();
+        let label = self.label(name, mode);
         let request = Create {
             parent: self.node,
             name,
             flags: (flags | OpenFlags::CREAT | OpenFlags::EXCL)
                 .for_create()
                 .difference(OpenFlags::TRUNC),
-            mode: Mode::new(FileType::Regular, permissions).bits(),
+            mode,
             umask,
             set_ids: crate::wire::SetIds::Keep,
-            extensions: self.extensions(),
+            extensions: self.extensions(label.as_ref())?,
         };
         let asked = fs.ask_now();
         let version = self.names_version();
@@ -86,13 +89,15 @@ impl<P: Platform> Inode<P> {
         }
         let fs = &self.fs;
         let (permissions, umask) = self.masked(permissions);
+        let mode = Mode::new(FileType::Regular, permissions).bits();
+        let label = self.label(b"", mode);
         let request = Tmpfile {
             parent: self.node,
             name: Name::new(b"tmpfile")?,
             flags: flags.for_open(),
-            mode: Mode::new(FileType::Regular, permissions).bits(),
+            mode,
             umask,
-            extensions: self.extensions(),
+            extensions: self.extensions(label.as_ref())?,
         };
         let asked = fs.ask_now();
         let created = fs
@@ -118,13 +123,13 @@ impl<P: Platform> Inode<P> {
     pub fn mkdir(self: &Arc<Self>, name: &[u8], permissions: u32) -> Result<Arc<Self>> {
         let name = self.new_name(name)?;
         let (mode, umask) = self.masked(permissions);
-        let extensions = self.extensions();
+        let label = self.label(name, Mode::new(FileType::Directory, mode).bits());
         let request = Mkdir {
             parent: self.node,
             name,
             mode,
             umask,
-            extensions,
+            extensions: self.extensions(label.as_ref())?,
         };
         self.make(name, FileType::Directory, &request)
     }
@@ -158,13 +163,14 @@ impl<P: Platform> Inode<P> {
         rdev: Rdev,
         umask: u32,
     ) -> Result<Arc<Self>> {
+        let label = self.label(name, mode.bits());
         let request = Mknod {
             parent: self.node,
             name,
             mode,
             rdev,
             umask,
-            extensions: self.extensions(),
+            extensions: self.extensions(label.as_ref())?,
         };
         self.make(name, mode.file_type(), &request)
     }
@@ -178,11 +184,12 @@ impl<P: Platform> Inode<P> {
     pub fn symlink(self: &Arc<Self>, name: &[u8], target: &[u8]) -> Result<Arc<Self>> {
         let name = self.new_name(name)?;
         let target = link_target(target)?;
+        let label = self.label(name, Mode::new(FileType::Symlink, 0o777).bits());
         let request = Symlink {
             parent: self.node,
             name,
             target,
-            extensions: self.extensions(),
+            extensions: self.extensions(label.as_ref())?,
         };
         self.make(name, FileType::Symlink, &request)
     }
@@ -316,19 +323,39 @@ impl<P: Platform> Inode<P> {
         }
     }
 
-    /// Tells the server the one supplementary group that can matter: that of the
-    /// directory, if the caller is a member and has another primary one.
-    fn extensions(&self) -> Extensions<'static> {
-        if !self.fs.conn.limits().has(InitFlags::CREATE_SUPP_GROUP) {
-            return Extensions::NONE;
-        }
+    /// Asks the platform for the label of a new file, where the server takes one.
+    fn label(&self, name: &[u8], mode: u32) -> Option<FileLabel> {
+        let takes = self.fs.conn.limits().has(InitFlags::SECURITY_CTX);
+        takes.then(|| {
+            self.fs.platform().new_file_label(&NewFile {
+                directory: self.last_attr().ino,
+                name,
+                mode,
+            })
+        })?
+    }
+
+    /// Tells the server the label of the new file, and the one supplementary group
+    /// that can matter: that of the directory, if the caller is a member and has
+    /// another primary one. What was not negotiated is not sent.
+    ///
+    /// # Errors
+    ///
+    /// EINVAL for a label that is no extended attribute.
+    fn extensions<'a>(&self, label: Option<&'a FileLabel>) -> Result<Extensions<'a>> {
+        let context = match label {
+            Some(FileLabel { name, value }) if value.len() <= XATTR_VALUE_MAX => {
+                let name = XattrName::new(name)?;
+                Some(SecurityContext { name, value })
+            }
+            Some(_) => return Err(Error::caller(Errno::EINVAL)),
+            None => None,
+        };
         let gid = self.last_attr().gid;
-        let group =
-            (self.fs.caller().gid != gid && self.fs.platform().in_group(gid)).then_some(gid);
-        Extensions {
-            group,
-            ..Extensions::NONE
-        }
+        let member = || self.fs.caller().gid != gid && self.fs.platform().in_group(gid);
+        let takes_group = self.fs.conn.limits().has(InitFlags::CREATE_SUPP_GROUP);
+        let group = (takes_group && member()).then_some(gid);
+        Ok(Extensions { context, group })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 
+use super::attr::Stale;
 use super::file::Durable;
 use super::lock::{LockWait, new_owner};
 use super::{Changes, Dir, DirEntry, File, Inode, IoctlResult, Metadata};
@@ -21,17 +22,37 @@ pub(super) struct Description<P: Platform> {
 enum Kind<P: Platform> {
     /// The position is held for the length of a read or write, so that two
     /// threads do not read the same bytes (2.9.7 of POSIX).
-    File(Arc<File<P>>, SleepLock<P, u64>),
+    File(Arc<File<P>>, SleepLock<P, Position>),
     /// With the owner of its flock, for the directory has no [`File`].
     Dir(Arc<Inode<P>>, SleepLock<P, Dir<P>>, LockOwner),
     /// O_PATH: a place, not a file.
     Place(Arc<Inode<P>>),
 }
 
+/// A position in a file.
+enum Position {
+    At(u64),
+    /// Behind what was appended, at the end of the file: asked for when somebody
+    /// wants to know.
+    Appended,
+}
+
+impl Position {
+    /// Returns the offset. Blocks if it must ask for the size.
+    fn resolve<P: Platform>(&mut self, file: &File<P>) -> Result<u64> {
+        if let Self::At(offset) = *self {
+            return Ok(offset);
+        }
+        let offset = file.inode().fresh_attr(Stale::SIZE, file.fh())?.size;
+        *self = Self::At(offset);
+        Ok(offset)
+    }
+}
+
 impl<P: Platform> Description<P> {
     pub(super) fn of_file(file: Arc<File<P>>) -> Self {
         Self {
-            kind: Kind::File(file, SleepLock::new(0)),
+            kind: Kind::File(file, SleepLock::new(Position::At(0))),
         }
     }
 
@@ -78,7 +99,7 @@ impl<P: Platform> Description<P> {
         self.inode().fs.platform()
     }
 
-    fn positioned(&self) -> Result<(&File<P>, &SleepLock<P, u64>)> {
+    fn positioned(&self) -> Result<(&File<P>, &SleepLock<P, Position>)> {
         match &self.kind {
             Kind::File(file, position) => Ok((file, position)),
             Kind::Dir(..) => Err(Error::caller(Errno::EISDIR)),
@@ -93,8 +114,9 @@ impl<P: Platform> Description<P> {
             return file.read_at(0, buf);
         }
         let mut position = position.lock(self.platform())?;
-        let n = file.read_at(*position, buf)?;
-        *position += n as u64;
+        let offset = position.resolve(file)?;
+        let n = file.read_at(offset, buf)?;
+        *position = Position::At(offset + n as u64);
         Ok(n)
     }
 
@@ -107,12 +129,13 @@ impl<P: Platform> Description<P> {
         let mut position = position.lock(self.platform())?;
         // To append nothing does not even move the position.
         if file.flags().contains(OpenFlags::APPEND) && !data.is_empty() {
-            let (n, end) = file.append(data)?;
-            *position = end;
+            let n = file.write_at(0, data)?;
+            *position = Position::Appended;
             return Ok(n);
         }
-        let n = file.write_at(*position, data)?;
-        *position += n as u64;
+        let offset = position.resolve(file)?;
+        let n = file.write_at(offset, data)?;
+        *position = Position::At(offset + n as u64);
         Ok(n)
     }
 
@@ -124,7 +147,9 @@ impl<P: Platform> Description<P> {
                 // What telldir returned, and the beginning.
                 let mut dir = dir.lock(self.platform())?;
                 match whence {
-                    SeekWhence::Set => dir.seek(DirCookie(offset as u64)),
+                    SeekWhence::Set => {
+                        dir.seek(DirCookie(u64::try_from(offset).map_err(|_| invalid)?));
+                    }
                     SeekWhence::Current if offset == 0 => {}
                     _ => return Err(invalid),
                 }
@@ -136,19 +161,20 @@ impl<P: Platform> Description<P> {
         let mut position = position.lock(self.platform())?;
         let base = match whence {
             SeekWhence::Set => 0,
-            SeekWhence::Current => *position,
+            SeekWhence::Current => position.resolve(file)?,
             SeekWhence::End => file.metadata()?.size(),
             SeekWhence::Data | SeekWhence::Hole => {
                 let offset = u64::try_from(offset).map_err(|_| Error::caller(Errno::ENXIO))?;
-                *position = file.seek(offset, whence)?;
-                return Ok(*position);
+                let found = file.seek(offset, whence)?;
+                *position = Position::At(found);
+                return Ok(found);
             }
         };
         let target = base
             .checked_add_signed(offset)
             .filter(|&target| target <= SIZE_MAX)
             .ok_or(invalid)?;
-        *position = target;
+        *position = Position::At(target);
         Ok(target)
     }
 
@@ -192,11 +218,12 @@ impl<P: Platform> Description<P> {
     }
 
     pub(super) fn position(&self) -> Result<u64> {
-        Ok(*self.positioned()?.1.lock(self.platform())?)
+        let (file, position) = self.positioned()?;
+        position.lock(self.platform())?.resolve(file)
     }
 
     pub(super) fn set_position(&self, to: u64) -> Result<()> {
-        *self.positioned()?.1.lock(self.platform())? = to;
+        *self.positioned()?.1.lock(self.platform())? = Position::At(to);
         Ok(())
     }
 

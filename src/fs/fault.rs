@@ -90,8 +90,8 @@ impl<P: Platform> Inode<P> {
     /// Blocks.
     ///
     /// Calls [`Platform::unmap_file_pages`] when another page must go first: the
-    /// caller holds no lock that this takes. The caller has checked that the file
-    /// was opened for what it does.
+    /// caller holds no lock that this takes. The caller has asked
+    /// [`File::may_map`](super::File::may_map) when the file was mapped.
     ///
     /// # Errors
     ///

@@ -109,6 +109,7 @@ impl<P: Platform> Inode<P> {
             self.clear_set_ids()?;
         }
         self.fs.settle_window();
+        let fresh = self.may_copy_up();
         let handle = if truncate && atomic {
             let _layout = self.break_layout(0)?;
             let asked = self.fs.ask_now();
@@ -123,7 +124,12 @@ impl<P: Platform> Inode<P> {
                 size: Some(0),
                 ..Changes::default()
             };
-            self.set_attr(&changes, Some((handle.fh, LockOwner(0))))?;
+            self.set_attr(&changes, Some((handle.fh(), LockOwner(0))))?;
+        }
+        if fresh && (flags.writable() || truncate) {
+            self.opened_for_writing();
+        } else if fresh {
+            self.opened_for_reading(&handle);
         }
         if shares && shareable(flags) && !handle.fopen.contains(FopenFlags::DIRECT_IO) {
             self.with_extra(|extra| extra.handles.put(&handle));
@@ -227,7 +233,7 @@ impl<P: Platform> File<P> {
 
     /// The handle, where the server has one.
     pub(super) fn fh(&self) -> Option<FileHandle> {
-        Some(self.handle.fh)
+        Some(self.handle.fh())
     }
 
     /// Refuses positions in a file that has none, by its type or because the
@@ -254,7 +260,7 @@ impl<P: Platform> File<P> {
             if !self.flags.writable() {
                 return Err(Error::caller(Errno::EINVAL));
             }
-            return inode.set_attr(changes, Some((self.handle.fh, LockOwner(0))));
+            return inode.set_attr(changes, Some((self.handle.fh(), LockOwner(0))));
         }
         inode.set_attr(changes, None)
     }
@@ -290,7 +296,7 @@ impl<P: Platform> File<P> {
         }
         let request = Flush {
             node: self.inode().node,
-            fh: self.handle.fh,
+            fh: self.handle.fh(),
             lock_owner: owner,
         };
         let flush = || fs.conn.call(&request, Data::None, Class::Forced);
@@ -319,7 +325,7 @@ impl<P: Platform> File<P> {
         };
         let request = Fsync {
             node: inode.node,
-            fh: self.handle.fh,
+            fh: self.handle.fh(),
             flags,
         };
         let result = inode

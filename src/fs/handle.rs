@@ -25,7 +25,10 @@ pub(super) enum Opened {
 /// in the same way. When the last of them goes, it is released.
 pub(super) struct Handle<P: Platform> {
     pub(super) inode: Arc<Inode<P>>,
-    pub(super) fh: FileHandle,
+    fh: AtomicU64,
+    /// What `fh` was before another took its place. Requests through it may still
+    /// be under way, so it is released with the rest.
+    replaced: SpinLock<Option<FileHandle>>,
     /// The flags it was opened with. READ, WRITE and RELEASE repeat them.
     pub(super) flags: OpenFlags,
     /// How the server wants it treated.
@@ -92,7 +95,8 @@ impl<P: Platform> Handle<P> {
         let fs = inode.fs.clone();
         Arc::new_cyclic(|handle| Self {
             inode,
-            fh,
+            fh: AtomicU64::new(fh.0),
+            replaced: SpinLock::new(None),
             flags,
             fopen,
             opened,
@@ -110,6 +114,18 @@ impl<P: Platform> Handle<P> {
     /// Returns whether it is of a directory.
     pub(super) fn is_dir(&self) -> bool {
         self.inode.is_dir()
+    }
+
+    /// Returns the server's name for it.
+    pub(super) fn fh(&self) -> FileHandle {
+        FileHandle(self.fh.load(Relaxed))
+    }
+
+    /// Has what comes from now on go to another handle of the same file. Once in a
+    /// handle's life.
+    pub(super) fn substitute(&self, fh: FileHandle) {
+        let old = FileHandle(self.fh.swap(fh.0, Relaxed));
+        *self.replaced.lock() = Some(old);
     }
 
     /// Returns whether the server is told when the handle goes.
@@ -130,13 +146,16 @@ impl<P: Platform> Drop for Handle<P> {
         let conn = &self.inode.fs.conn;
         match self.opened {
             Opened::File => {
-                let (node, fh, flags) = (self.inode.node, self.fh, self.flags);
+                let (node, fh, flags) = (self.inode.node, self.fh(), self.flags);
+                if let Some(replaced) = self.replaced.get_mut().take() {
+                    conn.release(node, replaced, flags);
+                }
                 match *self.flock.get_mut() {
                     0 => conn.release(node, fh, flags),
                     owner => conn.release_unlocking(node, fh, flags, LockOwner(owner)),
                 }
             }
-            Opened::Directory => conn.release_dir(self.inode.node, self.fh, self.flags),
+            Opened::Directory => conn.release_dir(self.inode.node, self.fh(), self.flags),
             Opened::Nothing => {}
         }
     }
@@ -183,7 +202,7 @@ impl<P: Platform> SharedHandles<P> {
         };
         // One that was not opened again after a restart is of no use to others.
         let open =
-            |h: &Arc<Handle<P>>| !h.is_released() || h.inode.fs.conn.has_handle(h.inode.node, h.fh);
+            |h: &Arc<Handle<P>>| !h.is_released() || h.inode.fs.conn.has_handle(h.inode.node, h.fh());
         [&self.read, &self.write]
             .into_iter()
             .filter_map(Weak::upgrade)

@@ -1,7 +1,8 @@
 //! A file that the server named to us.
 
 use alloc::boxed::Box;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
@@ -11,8 +12,8 @@ use super::FileSystem;
 use super::acl::Acl;
 use super::attr::AttrCache;
 use super::attr_cache::AttrCell;
-use super::dir::DirCache;
-use super::handle::SharedHandles;
+use super::dir_cache::DirCache;
+use super::handle::{Handle, SharedHandles};
 use crate::cache::Mapping;
 use crate::dax::Owner;
 use crate::errno::Errno;
@@ -67,6 +68,8 @@ pub(super) struct Extra<P: Platform> {
     pub(super) acl: Option<Arc<Acl>>,
     /// Handles that opens share.
     pub(super) handles: SharedHandles<P>,
+    /// Handles for reading, until the file is opened for writing.
+    pub(super) readers: Vec<Weak<Handle<P>>>,
 }
 
 impl<P: Platform> Default for Extra<P> {
@@ -76,6 +79,7 @@ impl<P: Platform> Default for Extra<P> {
             dir: None,
             acl: None,
             handles: SharedHandles::default(),
+            readers: Vec::new(),
         }
     }
 }
@@ -90,6 +94,9 @@ const UNSYNCED: u8 = 1 << 2;
 const LOCKED: u8 = 1 << 3;
 /// A directory that was removed here: nothing is in it, and nothing comes into it.
 const DEAD: u8 = 1 << 4;
+/// It was opened for writing: what is opened from here on is the file that is
+/// written, wherever the host had it before.
+const WRITTEN: u8 = 1 << 5;
 
 impl<P: Platform> Inode<P> {
     pub(super) fn new(
@@ -253,6 +260,16 @@ impl<P: Platform> Inode<P> {
         } else {
             Err(Error::caller(Errno::ENOENT))
         }
+    }
+
+    /// Notes that the file was opened for writing. Returns whether it was before.
+    pub(super) fn set_written(&self) -> bool {
+        self.was_written() || self.flags.fetch_or(WRITTEN, AcqRel) & WRITTEN != 0
+    }
+
+    /// Returns whether the file was ever opened for writing.
+    pub(super) fn was_written(&self) -> bool {
+        self.flags.load(Acquire) & WRITTEN != 0
     }
 
     /// Notes that there may be a lock on the inode, from now on.

@@ -103,7 +103,7 @@ impl<P: Platform> File<P> {
     fn read_chunk(&self, offset: u64, chunk: &mut [&mut [u8]], len: usize) -> Result<usize> {
         let request = Read {
             node: self.inode().node,
-            fh: self.handle.fh,
+            fh: self.handle.fh(),
             offset,
             size: len as u32,
             lock_owner: None,
@@ -172,10 +172,12 @@ impl<P: Platform> File<P> {
         }
         inode.clear_set_ids()?;
         let _layout = inode.share_layout()?;
-        let start = if append {
-            inode.fresh_attr(Stale::SIZE, self.fh())?.size
-        } else {
-            offset
+        // A server with handles puts what is appended at the end, wherever that is;
+        // to one without, O_APPEND may be news.
+        let start = match append {
+            true if self.handle.is_released() => inode.last_attr().size,
+            true => inode.fresh_attr(Stale::SIZE, self.fh())?.size,
+            false => offset,
         };
         let room = total.min((SIZE_MAX - start) as usize);
         if room == 0 {
@@ -199,10 +201,16 @@ impl<P: Platform> File<P> {
                 if end > old {
                     inode.resize_pages(old, end);
                 }
-                self.written_through(start, bufs, n, writer);
-                // Somebody else may have appended as well: only the server knows
-                // where the end is now.
-                let size = if append { Stale::SIZE } else { Stale::empty() };
+                // Somebody else may have appended as well: where others change files,
+                // only the server knows where the data are, and where the end is now.
+                let size = if append && !inode.fs.options.cache.keeps_all() {
+                    inode.drop_bytes(start, u64::MAX);
+                    self.end_write(writer);
+                    Stale::SIZE
+                } else {
+                    self.written_through(start, bufs, n, writer);
+                    Stale::empty()
+                };
                 inode.attr_became(asked, inode.written() | size, |attr| {
                     attr.size = attr.size.max(end);
                 });
@@ -236,17 +244,6 @@ impl<P: Platform> File<P> {
         result
     }
 
-    /// Writes at the end of the file and returns how many bytes, and where the
-    /// end is then. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// As [`write_at`](Self::write_at).
-    pub fn append(&self, data: &[u8]) -> Result<(usize, u64)> {
-        let n = self.write_at(0, data)?;
-        Ok((n, self.inode().last_attr().size))
-    }
-
     fn write_chunk(
         &self,
         offset: u64,
@@ -257,7 +254,7 @@ impl<P: Platform> File<P> {
         let inode = self.inode();
         let request = Write {
             node: inode.node,
-            fh: self.handle.fh,
+            fh: self.handle.fh(),
             offset,
             size: len as u32,
             lock_owner: None,

@@ -258,7 +258,7 @@ impl<P: Platform> File<P> {
     fn ioctl_target(&self) -> Target<'_, P> {
         Target {
             inode: self.inode(),
-            fh: self.handle.fh,
+            fh: self.handle.fh(),
             flags: IoctlFlags::empty(),
         }
     }
@@ -319,7 +319,7 @@ impl<P: Platform> Dir<P> {
         let handle = self.server_handle()?;
         let target = Target {
             inode: self.inode(),
-            fh: handle.fh,
+            fh: handle.fh(),
             flags: IoctlFlags::DIR,
         };
         target.restricted(cmd, arg, input, output)

@@ -360,7 +360,7 @@ impl<P: Platform> File<P> {
     fn lock_args(&self, owner: LockOwner, lock: Lock, family: LockFamily) -> LockArgs {
         LockArgs {
             node: self.inode().node,
-            fh: self.handle.fh,
+            fh: self.handle.fh(),
             owner,
             lock: Lock {
                 pid: self.inode().fs.caller().pid,

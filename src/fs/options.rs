@@ -25,6 +25,10 @@ pub struct MountOptions {
     /// Bytes of memory for cached data of files, at most; where a policy caches
     /// data, and [`Config::data_cache`](crate::conn::Config::data_cache) says so.
     pub page_cache: usize,
+    /// The host may copy a file up when it is first opened for writing, as overlay
+    /// file systems do: what is open for reading then is opened anew, so that it
+    /// shows what is written. Takes one OPEN for each such handle.
+    pub copy_up: bool,
     /// What mapping a part of a file and asking for its bytes cost: what decides
     /// which way data go where there is a DAX window.
     pub dax_costs: Costs,
@@ -41,6 +45,7 @@ impl Default for MountOptions {
             max_dentries: 16_384,
             flush: FlushPolicy::WhenUseful,
             page_cache: 64 << 20,
+            copy_up: true,
             dax_costs: Costs::MEASURED,
             device: 1,
         }

@@ -70,7 +70,7 @@ impl<P: Platform> File<P> {
         }
         let request = Poll {
             node: inode.node,
-            fh: self.handle.fh,
+            fh: self.handle.fh(),
             kh: self.poll_handle(),
             flags: match waker {
                 Some(_) => PollFlags::SCHEDULE_NOTIFY,

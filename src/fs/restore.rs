@@ -130,7 +130,7 @@ impl<P: Platform> Keeper for Way<P> {
                 fs.find_inode(life, &inode)
             }
             Id::Handle(node, fh) => {
-                let same = |handle: &Arc<Handle<P>>| handle.fh == fh && handle.inode.node == node;
+                let same = |handle: &Arc<Handle<P>>| handle.fh() == fh && handle.inode.node == node;
                 let handle = fs.handles.all().into_iter().find(same).ok_or(STALE)?;
                 fs.reopen(life, &handle)
             }
@@ -447,7 +447,7 @@ impl<P: Platform> FileSystem<P> {
         };
         let bound = self
             .conn
-            .bind_handle(life, inode.node, handle.fh, outcome)?;
+            .bind_handle(life, inode.node, handle.fh(), outcome)?;
         if !bound {
             return Err(Error::new(Errno::EIO, Origin::Device));
         }
@@ -505,14 +505,14 @@ impl<P: Platform> FileSystem<P> {
                 (_, LockKind::Write) => flags.writable(),
                 _ => flags.readable(),
             };
-            access && self.conn.has_handle(handle.inode.node, handle.fh)
+            access && self.conn.has_handle(handle.inode.node, handle.fh())
         };
         let result = match handles.iter().find(fits) {
             Some(handle) if self.locks_remotely(family) => self.conn.ask_in(
                 life,
                 &Setlk(LockArgs {
                     node: handle.inode.node,
-                    fh: handle.fh,
+                    fh: handle.fh(),
                     owner: owned.owner,
                     lock: owned.lock,
                     family,
@@ -531,7 +531,7 @@ impl<P: Platform> FileSystem<P> {
         self.locks.lose_remote(family, file, owned);
         for handle in &handles {
             self.conn
-                .bar_handle(life, handle.inode.node, handle.fh, Errno::EIO);
+                .bar_handle(life, handle.inode.node, handle.fh(), Errno::EIO);
         }
         let mut report = self.restarts.report.lock();
         report.lost_locks += 1;

@@ -68,7 +68,7 @@ impl<P: Platform> Inode<P> {
             .filter(|_| changes.size.is_some())
             .map(|(_, owner)| owner);
         // Until the new size is known.
-        let _layout = match changes.size {
+        let layout = match changes.size {
             Some(size) => self.break_layout(size)?,
             None => None,
         };
@@ -95,6 +95,10 @@ impl<P: Platform> Inode<P> {
             self.data_changed(before.size, reply.attr.size, ours);
         }
         self.settle_change(&reply, asked);
+        drop(layout);
+        if changes.size.is_some() {
+            self.opened_for_writing();
+        }
         Ok(Metadata {
             device: self.device(),
             attr: reply.attr,

@@ -33,7 +33,7 @@ impl<P: Platform> File<P> {
         }
         let request = Lseek {
             node: inode.node,
-            fh: self.handle.fh,
+            fh: self.handle.fh(),
             offset,
             whence,
         };
@@ -82,7 +82,7 @@ impl<P: Platform> File<P> {
         let _layout = inode.break_layout(u64::MAX)?;
         let request = Fallocate {
             node: inode.node,
-            fh: self.handle.fh,
+            fh: self.handle.fh(),
             offset,
             len,
             mode,
@@ -195,10 +195,10 @@ impl<P: Platform> File<P> {
         let fs = &self.inode().fs;
         let range = |len| CopyRange {
             node_in: self.inode().node,
-            fh_in: self.handle.fh,
+            fh_in: self.handle.fh(),
             offset_in: offset,
             node_out: target.inode().node,
-            fh_out: target.handle.fh,
+            fh_out: target.handle.fh(),
             offset_out: target_offset,
             len,
             flags: 0,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use virtio_fs::device::SharedMemory;
 use virtio_fs::device::window::WindowMemory;
-use virtio_fs::platform::{Caller, FilePages, Platform, Signal};
+use virtio_fs::platform::{Caller, FileLabel, FilePages, NewFile, Platform, Signal};
 
 use crate::hal::FakeHal;
 use crate::shared::{Drive, Shared};
@@ -25,6 +25,7 @@ struct Person {
     caller: Caller,
     groups: Vec<u32>,
     signal: Signal,
+    label: Option<FileLabel>,
 }
 
 struct Inner {
@@ -89,6 +90,7 @@ impl FakePlatform {
             caller: Caller::ROOT,
             groups: Vec::new(),
             signal: Signal::None,
+            label: None,
         };
         Self {
             inner: Arc::new(Inner {
@@ -112,6 +114,12 @@ impl FakePlatform {
     /// Sets the supplementary groups of the caller.
     pub fn set_groups(&self, groups: &[u32]) {
         lock(&self.inner.person).groups = groups.to_vec();
+    }
+
+    /// Sets the label that new files get from now on; their names are appended to
+    /// its value.
+    pub fn set_label(&self, label: Option<FileLabel>) {
+        lock(&self.inner.person).label = label;
     }
 
     /// Sets the signal that waits see.
@@ -303,6 +311,12 @@ impl Platform for FakePlatform {
     fn caller(&self) -> Caller {
         self.inner.shared.memory.attach();
         lock(&self.inner.person).caller
+    }
+
+    fn new_file_label(&self, file: &NewFile<'_>) -> Option<FileLabel> {
+        let mut label = lock(&self.inner.person).label.clone()?;
+        label.value.extend_from_slice(file.name);
+        Some(label)
     }
 
     fn in_group(&self, gid: u32) -> bool {

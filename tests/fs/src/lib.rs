@@ -52,9 +52,18 @@ impl Guest {
     ///
     /// If that fails.
     pub fn with(fake: Fake, options: MountOptions) -> Self {
+        Self::configured(fake, Config::default(), options)
+    }
+
+    /// Mounts a device, the connection configured as well.
+    ///
+    /// # Panics
+    ///
+    /// If that fails.
+    pub fn configured(fake: Fake, config: Config, options: MountOptions) -> Self {
         let (transport, fake) = fake.build();
         let platform = Arc::new(fake.platform());
-        let conn = Connection::open(platform, Arc::new(transport), Config::default());
+        let conn = Connection::open(platform, Arc::new(transport), config);
         let conn = conn.expect("the connection opens");
         let mount = Mount::new(conn.clone(), options).expect("it is mounted");
         Self {

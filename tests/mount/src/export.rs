@@ -16,7 +16,7 @@ use virtio_fs::fs::{
 };
 use virtio_fs::platform::{Caller, Capabilities};
 use virtio_fs::wire::{
-    FallocateMode, FopenFlags, InitFlags, LockOwner, Mode, OpenFlags, Rdev, RenameFlags,
+    DirCookie, FallocateMode, FopenFlags, InitFlags, LockOwner, Mode, OpenFlags, Rdev, RenameFlags,
     SeekWhence, XattrFlags,
 };
 use virtio_fs_host::HostPlatform;
@@ -25,7 +25,7 @@ use virtio_fs_host::platform::set_caller;
 use crate::caller::{self, SetIds};
 use crate::convert::{self, whole};
 use crate::handles::Handles;
-use crate::listing::{cookie, record};
+use crate::listing::record;
 use crate::nodes::Nodes;
 use crate::operations::{Context, Create, DirSink, Io, Operations};
 use crate::value;
@@ -165,7 +165,7 @@ impl Export {
         let dir = self.dirs.get(fh)?;
         let mut dir = dir.lock().unwrap_or_else(PoisonError::into_inner);
         let inode = dir.inode().clone();
-        dir.seek(cookie(offset));
+        dir.seek(DirCookie(offset));
         dir.read(|entry| each(&inode, entry))?;
         Ok(())
     }

@@ -91,6 +91,7 @@ impl Server {
             }
         }
         if has(fattr::SIZE) {
+            self.copy_up(ino)?;
             self.resize(ino, size)?;
             if has(fattr::KILL_SUIDGID) || self.has(init::HANDLE_KILLPRIV) {
                 self.kill_privileges(ino)?;

@@ -85,6 +85,9 @@ pub struct ServerConfig {
     pub missing: BTreeSet<Op>,
     /// How node ids are given out.
     pub node_ids: NodeIds,
+    /// A file's first open for writing copies it up, as on an overlay file system:
+    /// who has it open for reading keeps the old one.
+    pub copy_up: bool,
     /// How DESTROY is answered.
     pub destroy: DestroyReply,
     /// What INTERRUPT does.
@@ -139,6 +142,7 @@ impl Default for ServerConfig {
             first_fh: 0,
             missing: BTreeSet::new(),
             node_ids: NodeIds::default(),
+            copy_up: false,
             destroy: DestroyReply::default(),
             interrupts: Interrupts::default(),
             log_limit: 1 << 16,

@@ -4,6 +4,7 @@ use super::message::{Args, Body, Grant, Stop, malformed};
 use super::nodes::OpenHandle;
 use super::{Handled, Request, Server};
 use crate::abi::{Errno, Op, fail, init};
+use crate::memfs::Ino;
 
 const KILL_SUIDGID: u32 = 1;
 const RELEASE_FLOCK_UNLOCK: u32 = 2;
@@ -56,6 +57,9 @@ impl Server {
         }
         let ino = self.ino(nodeid)?;
         self.fs.content(ino)?;
+        if flags as i32 & libc::O_ACCMODE != libc::O_RDONLY || set(libc::O_TRUNC) {
+            self.copy_up(ino)?;
+        }
         if set(libc::O_TRUNC) {
             if !self.has(init::ATOMIC_O_TRUNC) {
                 return malformed("O_TRUNC without ATOMIC_O_TRUNC");
@@ -74,6 +78,19 @@ impl Server {
                 is_dir: false,
             },
         ))
+    }
+
+    /// What is open for reading shows from now on what the file holds now.
+    pub(super) fn copy_up(&mut self, ino: Ino) -> Result<(), Errno> {
+        if !self.config.copy_up || !self.upper.insert(ino) {
+            return Ok(());
+        }
+        let file = self.fs.content(ino)?;
+        let data = file.read(&self.fs.disk, 0, file.size())?;
+        let readers = self.handles.open.iter().filter(|(_, h)| h.ino == ino);
+        self.lower
+            .extend(readers.map(|(&fh, _)| (fh, data.clone())));
+        Ok(())
     }
 
     pub(super) fn op_release(&mut self, request: &Request, mut args: Args) -> Handled {
@@ -169,10 +186,18 @@ impl Server {
         if mode == libc::O_WRONLY && !self.has(init::WRITEBACK_CACHE) {
             return Ok(fail(libc::EBADF)?);
         }
-        let data = self
-            .fs
-            .content(handle.ino)?
-            .read(&self.fs.disk, offset, size)?;
+        let data = match self.lower.get(&fh) {
+            Some(lower) => lower
+                .iter()
+                .skip(offset as usize)
+                .take(size as usize)
+                .copied()
+                .collect(),
+            None => self
+                .fs
+                .content(handle.ino)?
+                .read(&self.fs.disk, offset, size)?,
+        };
         Ok(Body {
             bytes: data,
             grants: Vec::new(),

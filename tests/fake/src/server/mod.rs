@@ -21,7 +21,7 @@ mod session;
 mod xattrs;
 
 use core::time::Duration;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::abi::{Errno, IN_HEADER, OUT_HEADER, Op};
 use crate::memfs::{Ino, MemFs};
@@ -92,6 +92,8 @@ pub(crate) struct Request {
     pub(crate) room: usize,
     extlen: usize,
     groups: Vec<u32>,
+    /// Label that came as an extension.
+    label: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 type Handled = Result<Body, Stop>;
@@ -106,6 +108,10 @@ pub(crate) struct Server {
     nodes: Nodes,
     handles: Handles,
     locks: Locks,
+    /// Files that were copied up.
+    upper: BTreeSet<Ino>,
+    /// Handles that were open before, and what they go on to show.
+    lower: BTreeMap<u64, Vec<u8>>,
     pinned_maps: Vec<Ino>,
     poll_ready: BTreeMap<Ino, u32>,
     poll_waiters: Vec<(Ino, u64)>,
@@ -129,6 +135,8 @@ impl Server {
             window,
             session: None,
             locks: Locks::default(),
+            upper: BTreeSet::new(),
+            lower: BTreeMap::new(),
             pinned_maps: Vec::new(),
             poll_ready: BTreeMap::new(),
             poll_waiters: Vec::new(),
@@ -163,6 +171,7 @@ impl Server {
             room: writable.saturating_sub(OUT_HEADER),
             extlen: usize::from(header.extlen) * 8,
             groups: Vec::new(),
+            label: None,
         };
         self.fs.set_now(Duration::from_secs(1_700_000_000) + now);
         *self.counts.entry(header.op).or_default() += 1;

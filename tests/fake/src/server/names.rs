@@ -127,7 +127,16 @@ impl Server {
             target,
         };
         let ino = self.fs.create(parent, name, &new)?;
+        self.set_label(request, ino)?;
         self.entry(Body::default(), ino)
+    }
+
+    /// Gives a new file the label that came with the request.
+    fn set_label(&mut self, request: &Request, ino: Ino) -> Result<(), Errno> {
+        if let Some((name, value)) = request.label.clone() {
+            self.fs.inode_mut(ino)?.xattrs.insert(name, value);
+        }
+        Ok(())
     }
 
     pub(super) fn op_create(&mut self, request: &Request, mut args: Args) -> Handled {
@@ -151,7 +160,9 @@ impl Server {
             target: &[],
         };
         let ino = if tmpfile {
-            self.fs.create_nameless(parent, &new)?
+            let ino = self.fs.create_nameless(parent, &new)?;
+            self.set_label(request, ino)?;
+            ino
         } else {
             match self.fs.lookup(parent, name) {
                 Ok(ino) if flags & libc::O_EXCL as u32 == 0 => {
@@ -162,7 +173,11 @@ impl Server {
                     ino
                 }
                 Ok(_) => return Err(Errno(libc::EEXIST).into()),
-                Err(Errno(libc::ENOENT)) => self.fs.create(parent, name, &new)?,
+                Err(Errno(libc::ENOENT)) => {
+                    let ino = self.fs.create(parent, name, &new)?;
+                    self.set_label(request, ino)?;
+                    ino
+                }
                 Err(errno) => return Err(errno.into()),
             }
         };

@@ -189,6 +189,7 @@ impl Server {
     }
 
     pub(super) fn close(&mut self, fh: u64) {
+        self.lower.remove(&fh);
         if let Some(handle) = self.handles.open.remove(&fh) {
             self.fs.unpin(handle.ino);
         }

@@ -127,6 +127,20 @@ impl Server {
                 }
             } else if kind < GROUPS && self.has(init::SECURITY_CTX) {
                 contexts += 1;
+                // The type is the number of contexts.
+                for _ in 0..kind {
+                    let len = body.u32()? as usize;
+                    body.reserved(4)?;
+                    let name = body.string()?.to_vec();
+                    request.label = Some((name, body.bytes(len)?.to_vec()));
+                }
+                let padding = body.rest();
+                if kind > 1 || padding.len() > 7 || padding.iter().any(|&b| b != 0) {
+                    return malformed(format!(
+                        "{kind} security contexts, {} bytes behind them",
+                        padding.len()
+                    ));
+                }
             } else {
                 return malformed(format!("extension {kind} was not negotiated"));
             }
