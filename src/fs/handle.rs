@@ -201,8 +201,9 @@ impl<P: Platform> SharedHandles<P> {
             (!flags.readable() || h.flags.readable()) && (!flags.writable() || h.flags.writable())
         };
         // One that was not opened again after a restart is of no use to others.
-        let open =
-            |h: &Arc<Handle<P>>| !h.is_released() || h.inode.fs.conn.has_handle(h.inode.node, h.fh());
+        let open = |h: &Arc<Handle<P>>| {
+            !h.is_released() || h.inode.fs.conn.has_handle(h.inode.node, h.fh())
+        };
         [&self.read, &self.write]
             .into_iter()
             .filter_map(Weak::upgrade)

@@ -46,7 +46,7 @@ pub use counters::{COUNTERS, Counter, Counters};
 pub(crate) use table::take_back;
 use virtio_fs::{
     Errno, Error,
-    fs::{File, PageUse},
+    fs::{self, File, PageUse},
     platform::Platform,
 };
 
@@ -145,11 +145,17 @@ pub fn map<P: Platform>(
     if len == 0 || !offset.is_multiple_of(PAGE) || !fits {
         return Err(Errno::EINVAL.into());
     }
-    let flags = file.flags();
-    let stores = (sharing, access) == (Sharing::Shared, Access::ReadWrite);
-    if !flags.readable() || stores && !flags.writable() {
-        return Err(Errno::EACCES.into());
-    }
+    let wanted = match access {
+        Access::Read => fs::Access::READ,
+        Access::ReadWrite => fs::Access::READ | fs::Access::WRITE,
+    };
+    file.may_map(
+        wanted,
+        match sharing {
+            Sharing::Shared => fs::Sharing::Shared,
+            Sharing::Private => fs::Sharing::Private,
+        },
+    )?;
     let backing: Arc<dyn Backing> = file.clone();
     let mapping = backing.mapping();
     if sharing == Sharing::Shared && mapping.is_none() {
