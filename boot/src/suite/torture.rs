@@ -323,7 +323,7 @@ impl Worker {
                 let file = open(&self.process, name, flags).map_err(text)?;
                 let mut done = 0;
                 while done < self.buf.len() {
-                    done += file.append(&self.buf[done..]).map_err(text)?.0;
+                    done += file.write_at(0, &self.buf[done..]).map_err(text)?;
                 }
                 Ok(())
             }
