@@ -9,6 +9,100 @@
 //! and still valid is answered without a request, and no call on such a path
 //! allocates.
 //!
+//! # Examples
+//!
+//! The device is one that the tests make up. On a real one only the connection is
+//! made in another way: see the README.
+//!
+//! Paths and descriptors:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use virtio_fs_fake::{Fake, MemFs};
+//! use virtio_fs::conn::{Config, Connection};
+//! use virtio_fs::fs::{At, Mount, MountOptions, Process, Symlinks};
+//! use virtio_fs::wire::OpenFlags;
+//!
+//! # let mut tree = MemFs::new();
+//! # tree.mkdir("/etc")?;
+//! # tree.file("/etc/motd", "hello")?;
+//! # let (transport, fake) = Fake::new().fs(tree).build();
+//! # let platform = fake.platform();
+//! let connection = Connection::open(Arc::new(platform), Arc::new(transport), Config::default())?;
+//! let mount = Mount::new(connection, MountOptions::default())?;
+//! let process = Process::new(&mount);
+//! process.chdir(At::Cwd, b"/etc")?;
+//! assert_eq!(process.stat(At::Cwd, b"motd", Symlinks::Follow)?.size(), 5);
+//!
+//! let fd = process.open(At::Cwd, b"motd", OpenFlags::RDWR, 0)?;
+//! let mut text = [0; 16];
+//! let len = process.read(fd, &mut text)?;
+//! assert_eq!(&text[..len], b"hello");
+//! process.write_all(fd, b", world")?;
+//! process.close(fd)?;
+//!
+//! let etc = process.open(At::Cwd, b".", OpenFlags::DIRECTORY, 0)?;
+//! let mut names = Vec::new();
+//! process.read_dir(etc, |entry| {
+//!     names.push(entry.name.to_vec());
+//!     true
+//! })?;
+//! assert_eq!(names, [&b"."[..], b"..", b"motd"]);
+//! drop(process);
+//! mount.unmount();
+//! # assert_eq!(fake.fs(|fs| fs.read("/etc/motd"))?, b"hello, world");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Inodes, for a kernel that walks paths and keeps descriptors by itself:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use virtio_fs::conn::{Config, Connection};
+//! # use virtio_fs::fs::{Mount, MountOptions};
+//! # use virtio_fs_fake::{Fake, MemFs};
+//! use virtio_fs::Errno;
+//! use virtio_fs::fs::{Access, Changes, Durable};
+//! use virtio_fs::wire::{LockOwner, OpenFlags, RenameFlags};
+//!
+//! # let mut tree = MemFs::new();
+//! # tree.mkdir("/etc")?;
+//! # let (transport, fake) = Fake::new().fs(tree).build();
+//! # let platform = fake.platform();
+//! # let connection = Connection::open(Arc::new(platform), Arc::new(transport), Config::default())?;
+//! let mount = Mount::new(connection, MountOptions::default())?;
+//! let etc = mount.root().lookup(b"etc")?;
+//! etc.permission(Access::WRITE | Access::EXEC)?;
+//!
+//! // One `File` for each open(2). Each close(2) flushes it; when the last
+//! // reference goes, the server's handle does.
+//! let file = etc.create(b"new", OpenFlags::RDWR, 0o644)?;
+//! assert_eq!(file.write_at(0, b"text")?, 4);
+//! file.sync(Durable::Data)?;
+//! file.flush(LockOwner(1))?;
+//! drop(file);
+//!
+//! let (inode, attributes) = etc.lookup_with_metadata(b"new")?;
+//! assert_eq!((attributes.size(), inode.is_dir()), (4, false));
+//! inode.set_metadata(&Changes {
+//!     permissions: Some(0o600),
+//!     ..Changes::default()
+//! })?;
+//! etc.rename(b"new", &etc, b"old", RenameFlags::NOREPLACE)?;
+//! let mut entries = 0;
+//! etc.open_dir()?.read(|_| {
+//!     entries += 1;
+//!     true
+//! })?;
+//! assert_eq!(entries, 3, "., .. and old");
+//! etc.unlink(b"old")?;
+//! assert_eq!(etc.lookup(b"old").unwrap_err().errno(), Errno::ENOENT);
+//! drop((inode, etc));
+//! mount.unmount();
+//! # fake.assert_clean();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Who keeps whom
 //!
 //! ```text
