@@ -41,6 +41,7 @@ kernel!(Program {
         suite::SEED,
         suite::ROUNDS,
         suite::TORTURE,
+        suite::DURABLE,
         Key::any(
             "crash",
             "crashes on purpose: panic, fault, jump, divide, constant or overflow"

@@ -2,6 +2,7 @@
 //! and the kernel's half of the manifest suite of `qemu/run`.
 
 mod dax;
+mod durable;
 mod mmap;
 mod tests;
 mod torture;
@@ -9,6 +10,7 @@ mod tree;
 
 use alloc::vec::Vec;
 
+pub use durable::DURABLE;
 pub use torture::TORTURE;
 
 use virtio_fs::{conn::Config, fs::MountOptions};
@@ -59,6 +61,9 @@ pub fn tables(kernel: &Kernel) -> Vec<&'static [Test]> {
                 "# no device has a DAX window: {} tests are left out",
                 dax::TESTS.len() + mmap::TESTS.len()
             );
+        }
+        if kernel.arguments.get(DURABLE.name).is_some() {
+            tables.push(durable::TESTS);
         }
         if kernel.arguments.get(TORTURE.name).is_some() {
             tables.push(torture::TESTS);

@@ -19,6 +19,13 @@ pub const SHARED: u64 = 1001;
 /// and so on.
 pub const TURNS: u64 = 2 * 2048;
 
+/// Returns which cell of `cells` the `n`-th durable write goes to, with generation
+/// `n`. Few enough that they are written again.
+pub fn durable_cell(seed: u64, n: u32, cells: u64) -> u64 {
+    let spread = mix(seed ^ mix(n.into()));
+    (spread % 97) * (cells / 97)
+}
+
 /// The size of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {

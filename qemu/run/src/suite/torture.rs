@@ -3,7 +3,10 @@
 //! the daemons whether any mapping is left. See `virtio_fs_manifest::torture`.
 
 use super::{Scratch, finish, sweep};
-use crate::{CommandLine, Console, Error, Machine, Report, Running, share::DaemonKind};
+use crate::{
+    CommandLine, Console, Error, Machine, Report, Running,
+    share::{DaemonKind, OnLoss},
+};
 use std::{
     collections::HashMap,
     fmt::Write as _,
@@ -15,7 +18,7 @@ use std::{
 };
 use virtio_fs_manifest::{
     cells::{self, CELL, Cells},
-    torture::{SHARED, Size, TURNS, Thread},
+    torture::{SHARED, Size, TURNS, Thread, durable_cell},
 };
 
 /// How much torture.
@@ -122,7 +125,64 @@ impl Torture {
             );
         }
         print!("{table}");
+        for n in 0..self.kills() {
+            self.kill(self.seed + n, &mut started, &mut report)?;
+        }
         Ok(report)
+    }
+
+    fn kills(&self) -> u64 {
+        match self.extent {
+            Extent::Short => 2,
+            Extent::Full => 20,
+        }
+    }
+
+    /// Kills daemon and machine at some moment, and looks for what the guest knew to be durable.
+    fn kill(
+        &self,
+        seed: u64,
+        started: &mut impl FnMut(&Running),
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        const SIZE: u64 = 8 << 20;
+        let share = Scratch::new(&self.machine.tools.target, "durable")?;
+        let dir = share.0.join(".torture");
+        let path = dir.join("durable");
+        fs::create_dir(&dir)
+            .and_then(|()| File::create(&path)?.set_len(SIZE))
+            .map_err(Error::os("making the test file"))?;
+        let mut machine = self.machine.clone();
+        machine.shares.truncate(1);
+        let first = &mut machine.shares[0];
+        first.dir.clone_from(&share.0);
+        (first.daemon, first.window_mib) = (DaemonKind::Dax, 4);
+        first.on_loss = OnLoss::GoOn;
+        machine.cmdline = CommandLine::default()
+            .words(self.machine.cmdline.as_str())
+            .words(&format!("test=durable durable={seed}"));
+        machine.console = Console::Capture;
+        let mut running = machine.start()?;
+        started(&running);
+        // Some moment in the course of a later write.
+        let told = 20 + (seed % 83) as u32;
+        let result = running
+            .wait_for(&format!("# durable {told}."), 0, Self::LIMIT)
+            .map_err(|error| error.to_string());
+        std::thread::sleep(Duration::from_micros(seed * 7919 % 3000));
+        if seed.is_multiple_of(2) {
+            running.kill_daemon(0)?;
+        }
+        drop(running);
+        let result = result.and_then(|_| durable(&path, seed, told));
+        let who = if seed.is_multiple_of(2) {
+            "daemon, then machine"
+        } else {
+            "machine, then daemon"
+        };
+        let name = format!("SEED={seed} {who} killed: {told} writes that were synced are there");
+        report.host(&name, result);
+        Ok(())
     }
 
     /// One machine; returns the numbers that the guest told.
@@ -272,6 +332,44 @@ fn take_turn(path: &Path, seed: u64, turn: u32) -> Result<(), String> {
         }
         cells::fill(seed, cell, 2 * turn + 2, &mut want);
         file.write_all_at(&want, cell * CELL).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Looks for the writes up to `told`. One that came later may have replaced it, in whole or in part.
+fn durable(path: &Path, seed: u64, told: u32) -> Result<(), String> {
+    const LATER: u32 = 5000;
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    let count = bytes.len() as u64 / CELL;
+    let mut last = HashMap::<u64, Vec<u32>>::new();
+    for n in 1..=told {
+        last.insert(durable_cell(seed, n, count), vec![n]);
+    }
+    for n in told + 1..told + LATER {
+        if let Some(list) = last.get_mut(&durable_cell(seed, n, count)) {
+            list.push(n);
+        }
+    }
+    let mut want = [0; CELL as usize];
+    for (cell, list) in last {
+        let at = (cell * CELL) as usize;
+        let found = &bytes[at..at + CELL as usize];
+        // Each byte is of one of them: the last one may have been cut off in the middle.
+        let mut left: Vec<usize> = (0..found.len()).collect();
+        for n in list.iter().copied() {
+            cells::fill(seed, cell, n, &mut want);
+            if found == want {
+                left.clear();
+                break;
+            }
+            // The first is the one that is durable, the second the one after it.
+            if n <= list.get(1).copied().unwrap_or(n) {
+                left.retain(|&byte| found[byte] != want[byte]);
+            }
+        }
+        if !left.is_empty() {
+            return Err(format!("write {} to cell {cell} is lost", list[0]));
+        }
     }
     Ok(())
 }
