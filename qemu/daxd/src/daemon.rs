@@ -31,7 +31,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     raise_descriptor_limit();
     let stats = Stats::new(&options.requests_log).map_err(|e| format!("the requests log: {e}"))?;
     let stats = Arc::new(stats);
-    let window = Arc::new(Window::new(options.window));
+    let window = Arc::new(Window::new(options.window).with_faults(&options.faults));
     if let Some(path) = &options.control_socket {
         let listener = bind(path).map_err(|e| format!("control socket {}: {e}", path.display()))?;
         stats::serve(listener, stats.clone(), window.clone());

@@ -15,6 +15,7 @@
 //! | [`limits`] | what INIT agrees on |
 //! | [`share`] | the shared directory |
 //! | [`window`] | the DAX window: which piece of which file is mapped where |
+//! | [`faults`] | failures on purpose |
 //! | [`stats`] | counters, the requests log and the control socket |
 //! | [`logger`] | messages on standard error |
 //!
@@ -26,6 +27,7 @@
 pub mod channel;
 pub mod daemon;
 pub mod device;
+pub mod faults;
 pub mod limits;
 pub mod logger;
 pub mod options;

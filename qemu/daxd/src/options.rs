@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use log::LevelFilter;
 
+use crate::faults;
+
 /// What `--help` prints.
 pub const HELP: &str = include_str!("help.txt");
 
@@ -136,6 +138,8 @@ pub struct Options {
     pub requests_log: RequestsLog,
     /// Where counters can be read.
     pub control_socket: Option<PathBuf>,
+    /// What fails on purpose.
+    pub faults: Vec<faults::Rule>,
 }
 
 /// Smallest window and the step of its size: the piece that guests map.
@@ -175,6 +179,7 @@ impl Options {
             log_level: LevelFilter::Warn,
             requests_log: RequestsLog::Off,
             control_socket: None,
+            faults: Vec::new(),
         };
         while let Some(arg) = parser.next().map_err(|e| e.to_string())? {
             let name = match arg {
@@ -247,6 +252,10 @@ impl Options {
                     } else {
                         RequestsLog::File(path.into())
                     };
+                }
+                "fault" => {
+                    let rule = text(&name, value(&mut parser)?)?.parse()?;
+                    options.faults.push(rule);
                 }
                 "control-socket" => options.control_socket = Some(value(&mut parser)?.into()),
                 _ => return Err(format!("unknown option '--{name}'")),

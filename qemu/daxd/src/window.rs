@@ -21,6 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::{debug, warn};
 
+use crate::faults::{self, Fault, Faults};
+
 /// What offsets and lengths in SETUPMAPPING are multiples of. The host maps whole
 /// pages.
 pub const PAGE: u64 = 4096;
@@ -118,6 +120,7 @@ pub struct Window {
     /// Memory regions that the front end has announced, guest memory included.
     regions: AtomicUsize,
     stats: WindowStats,
+    faults: Faults,
 }
 
 #[derive(Default)]
@@ -144,7 +147,14 @@ impl Window {
             front_end: Mutex::new(None),
             regions: AtomicUsize::new(0),
             stats: WindowStats::default(),
+            faults: Faults::default(),
         }
+    }
+
+    /// Lets requests fail on purpose.
+    pub fn with_faults(self, rules: &[faults::Rule]) -> Self {
+        let faults = Faults::new(rules);
+        Self { faults, ..self }
     }
 
     /// Size in bytes; 0 for no window.
@@ -192,7 +202,10 @@ impl Window {
     ///
     /// After an error the window is as it was.
     pub fn map(&self, piece: Piece, file: &File, access: Access) -> io::Result<()> {
-        let result = self.try_map(piece, file, access);
+        self.faults.strike(Fault::Map)?;
+        let result = self
+            .try_map(piece, file, access)
+            .and_then(|()| self.faults.strike(Fault::Mapped));
         debug!("map {piece:?} {access:?}: {result:?}");
         result
     }
@@ -327,7 +340,10 @@ impl Window {
     /// After these nothing was removed.
     /// - `EIO`: the front end refused one; the others are removed, that one stays.
     pub fn unmap(&self, spans: &[Span]) -> io::Result<()> {
-        let result = self.try_unmap(spans);
+        self.faults.strike(Fault::Unmap)?;
+        let result = self
+            .try_unmap(spans)
+            .and_then(|()| self.faults.strike(Fault::Unmapped));
         debug!("unmap {spans:?}: {result:?}");
         result
     }
