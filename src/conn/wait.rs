@@ -155,7 +155,12 @@ impl<P: Platform> Connection<P> {
                 self.end_attempt(slot);
                 // A connection that is ending is not lost again, and whoever ends
                 // it waits for this very request.
-                if !lent && !slot.is_back() && slot.orphan() {
+                if self.state().is_interlude() {
+                    // Whoever ends the session gives this request back.
+                    if !slot.is_back() {
+                        self.platform.park(Some(now + Duration::from_millis(1)));
+                    }
+                } else if !lent && !slot.is_back() && slot.orphan() {
                     return WaitEnd::GivenUp(Error::new(Errno::EIO, Origin::Device));
                 }
                 continue;

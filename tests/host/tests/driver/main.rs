@@ -4,4 +4,5 @@ mod acl;
 mod common;
 mod dax;
 mod files;
+mod kills;
 mod tickets;
