@@ -141,7 +141,7 @@ if [ "${1:-}" != check ]; then
 	single kernel 'the test kernel' cargo kernel --quiet
 	single runner 'the runner' cargo build --quiet --release --package virtio-fs-run
 	# shellcheck disable=SC2086
-	stage guest 'the test kernel in QEMU, on virtiofsd' "$target/release/virtio-fs-run" test --timeout 300 --junit "$logs/guest.xml" \
+	stage guest 'the test kernel in QEMU, virtiofsd killed in between' "$target/release/virtio-fs-run" test --restart-daemon --timeout 300 --junit "$logs/guest.xml" \
 		${SEED:+--seed "$SEED"} ${SMP:+--smp "$SMP"} ${ACCEL:+--accel "$ACCEL"} ${LOG:+--log "$LOG"} ${ARGS:-}
 	sum $?
 	# shellcheck disable=SC2086

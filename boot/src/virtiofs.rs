@@ -5,7 +5,7 @@ use alloc::{format, string::String, string::ToString, sync::Arc, vec::Vec};
 
 use spin::Once;
 use virtio_fs::{
-    conn::{Config, Connection, OpenError},
+    conn::{Config, Connection, OpenError, Restart},
     device::{
         Transport,
         config::{FsConfig, Tag},
@@ -16,6 +16,8 @@ use virtio_fs::{
 };
 
 use crate::{
+    Kernel,
+    cmdline::Key,
     cpu,
     hal::KernelHal,
     interrupts::{self, Interrupt},
@@ -26,6 +28,22 @@ use crate::{
 
 /// The driver's platform here.
 pub type Host = KernelPlatform<PciTransport>;
+
+/// The word of the command line that has sessions made anew.
+pub const RESTART: Key = Key {
+    name: "restart",
+    help: "1 makes a session anew that was lost with its daemon",
+    valid: |word| matches!(word, "0" | "1"),
+};
+
+/// Returns the driver's settings by the command line.
+pub fn config(kernel: &Kernel) -> Config {
+    let restart = kernel.arguments.get("restart") == Some("1");
+    Config {
+        restart: restart.then(Restart::default),
+        ..Config::default()
+    }
+}
 
 /// A virtio-fs device that was found.
 pub struct Device {

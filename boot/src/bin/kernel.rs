@@ -6,10 +6,7 @@ extern crate alloc;
 
 use alloc::{format, sync::Arc};
 
-use virtio_fs::{
-    conn::Config,
-    fs::{CachePolicy, MountOptions},
-};
+use virtio_fs::fs::{CachePolicy, MountOptions};
 use virtio_fs_boot::{
     Kernel, Program,
     cmdline::Key,
@@ -38,6 +35,7 @@ kernel!(Program {
             "test",
             "1 runs all tests, a word those whose name contains it"
         ),
+        virtiofs::RESTART,
         suite::SEED,
         suite::ROUNDS,
         suite::TORTURE,
@@ -68,7 +66,11 @@ fn run(kernel: &'static Kernel) -> u8 {
             .unwrap_or(CachePolicy::Auto),
         ..MountOptions::default()
     };
-    let mounted = match virtiofs::mount(kernel.arguments.get("tag"), Config::default(), options) {
+    let mounted = match virtiofs::mount(
+        kernel.arguments.get("tag"),
+        virtiofs::config(kernel),
+        options,
+    ) {
         Ok(mounted) => Arc::new(mounted),
         Err(error) => {
             println!("kernel: {error}");

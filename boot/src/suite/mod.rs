@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 pub use durable::DURABLE;
 pub use torture::TORTURE;
 
-use virtio_fs::{conn::Config, fs::MountOptions};
+use virtio_fs::fs::MountOptions;
 
 use crate::{
     Kernel,
@@ -85,7 +85,7 @@ pub fn run(kernel: &'static Kernel, filter: &str) -> u8 {
 fn mount(kernel: &Kernel) -> Result<virtiofs::Mounted, alloc::string::String> {
     virtiofs::mount(
         kernel.arguments.get("tag"),
-        Config::default(),
+        virtiofs::config(kernel),
         MountOptions::default(),
     )
 }

@@ -32,6 +32,7 @@ mod image;
 mod machine;
 mod options;
 mod process;
+mod relay;
 mod report;
 mod running;
 mod share;

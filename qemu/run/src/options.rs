@@ -2,7 +2,7 @@
 
 use crate::{
     Chatter, CommandLine, Console, Error, Machine, Share, demo,
-    share::{DaemonKind, Device},
+    share::{DaemonKind, Device, OnLoss},
 };
 use lexopt::{Arg, Parser, ValueExt};
 use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
@@ -39,6 +39,8 @@ Options                                   make variable
   --window SIZE        the DAX window, for --daemon dax (64M)
   --device NAME        auto, fs (vhost-user-fs-pci), generic
                        (vhost-user-test-device-pci, QEMU 11.1)
+  --restart-daemon     start another daemon where one dies, and have the guest's driver
+                       go on with it
   --daemon-arg ARG     one more argument for the daemons; may be repeated
   --qemu-arg ARG       one more argument for QEMU; may be repeated
   --cpu MODEL          (TCG: qemu64, KVM: host)
@@ -173,6 +175,7 @@ impl Options {
                 "--queue-size" => template.queue_size = read(&name, &text()?)?,
                 "--queues" => template.queues = read(&name, &text()?)?,
                 "--window" => template.window_mib = mib(&name, &text()?)?,
+                "--restart-daemon" => template.on_loss = OnLoss::Restart,
                 "--daemon-arg" => template.args.push(parser.value().map_err(wrong)?),
                 "--qemu-arg" => machine.qemu_args.push(parser.value().map_err(wrong)?),
                 "--kernel" => {
@@ -212,6 +215,9 @@ impl Options {
             machine.shares.push(template.clone());
         }
         machine.cmdline = CommandLine::default().value("tag", &machine.shares[0].tag);
+        if template.on_loss == OnLoss::Restart && machine.initrd.is_none() {
+            machine.cmdline = machine.cmdline.value("restart", "1");
+        }
         if let Some(level) = &log {
             machine.cmdline = machine.cmdline.value("log", level);
         }

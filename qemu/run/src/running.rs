@@ -8,6 +8,7 @@ use crate::{
     error::Phase,
     machine::quote,
     process::{self, Tail},
+    relay::Relay,
     share::OnLoss,
     tools::Tools,
 };
@@ -38,6 +39,8 @@ pub(crate) enum Event {
     SerialEnd,
     /// A daemon closed its standard error, so it is ending.
     DaemonEnd(usize),
+    /// A relay gave up: this was wrong with the last daemon.
+    RelayEnd(usize, String),
     /// Ctrl-A X.
     Quit,
     Signal(i32),
@@ -63,6 +66,8 @@ pub struct Running {
     qemu_log: Tail,
     /// One for each share; none once it was killed on purpose.
     daemons: Vec<Option<Daemon>>,
+    /// Those that keep a daemon running, in the place of a daemon.
+    relays: Vec<Option<Relay>>,
     events: Receiver<Event>,
     sender: Sender<Event>,
     input: Option<Sender<Vec<u8>>>,
@@ -88,14 +93,24 @@ impl Running {
             .collect();
         let args = machine.qemu(|index| format!("path={},abstract=on", names[index]))?;
 
-        let mut daemons = Vec::new();
+        let (mut daemons, mut relays) = (Vec::new(), Vec::new());
         for (index, (name, share)) in names.iter().zip(&machine.shares).enumerate() {
+            let listener = daemon::listen(name)?;
+            if share.on_loss == OnLoss::Restart {
+                let sender = sender.clone();
+                let end = move |why| drop(sender.send(Event::RelayEnd(index, why)));
+                let (share, tools) = (share.clone(), machine.tools.clone());
+                let relay = Relay::start(share, tools, machine.chatter, listener, end)?;
+                relays.push(Some(relay));
+                daemons.push(None);
+                continue;
+            }
+            relays.push(None);
             let sender = sender.clone();
             let end = move || {
                 // A run that is over needs no news.
                 let _ = sender.send(Event::DaemonEnd(index));
             };
-            let listener = daemon::listen(name)?;
             daemons.push(Some(Daemon::start(
                 share,
                 &machine.tools,
@@ -132,6 +147,7 @@ impl Running {
             qemu,
             qemu_log,
             daemons,
+            relays,
             events,
             sender,
             input,
@@ -195,6 +211,9 @@ impl Running {
 
     /// The process of a share's daemon, if it runs.
     pub fn daemon_pid(&self, share: usize) -> Option<u32> {
+        if let Some(relay) = self.relays.get(share)? {
+            return Some(relay.pid()).filter(|pid| *pid != 0);
+        }
         self.daemons.get(share)?.as_ref().map(Daemon::pid)
     }
 
@@ -270,6 +289,18 @@ impl Running {
             }
             Event::SerialEnd => Some(self.verdict()),
             Event::DaemonEnd(share) => self.daemon_ended(share).map(Err),
+            Event::RelayEnd(share, why) => {
+                // With QEMU its connection goes: then its status counts.
+                if patiently(&mut self.qemu, Duration::from_millis(500)).is_some() {
+                    return None;
+                }
+                Some(Err(Error::Daemon {
+                    tag: self.machine.shares[share].tag.clone(),
+                    how: "no daemon could be kept running".into(),
+                    log: why,
+                    phase: Phase::Running,
+                }))
+            }
             Event::Quit => Some(Ok(0)),
             Event::Signal(signal) => Some(Err(Error::Interrupted(signal))),
         }

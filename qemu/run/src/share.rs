@@ -39,6 +39,10 @@ pub enum OnLoss {
     Fail,
     /// The guest goes on with a device that has fallen silent.
     GoOn,
+    /// Another daemon takes its place, behind a relay that keeps QEMU's connection; the
+    /// driver finds its rings broken and starts anew. For a guest that can
+    /// (`restart=1` on the test kernel's command line).
+    Restart,
 }
 
 /// A directory of the host's that the guest sees as one virtio-fs device.
@@ -135,6 +139,11 @@ impl Share {
                 "a window of {} MiB: the size must be a power of two from 2",
                 self.window_mib
             ));
+        }
+        if self.daemon == DaemonKind::Dax && self.on_loss == OnLoss::Restart {
+            return bad(
+                "the daemon with a DAX window cannot be restarted: QEMU does not survive it".into(),
+            );
         }
         if self.daemon == DaemonKind::Dax && self.device() == Device::Fs {
             return bad("vhost-user-fs-pci has no DAX window".into());

@@ -12,12 +12,13 @@ mod tree;
 pub use table::Table;
 pub use torture::{Extent, Torture};
 
-use crate::{CommandLine, Console, Error, HostFs, Machine, Report, Running, tap};
+use crate::{CommandLine, Console, Error, HostFs, Machine, OnLoss, Report, Running, tap};
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs,
     path::{Path, PathBuf},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use virtio_fs_manifest::{CHANGES, Churn, Op, Scope, Turn, apply, scope, turn, walk};
 
@@ -139,9 +140,38 @@ impl Suite {
                     next = Some(ops);
                 }
             }
+            if self
+                .machine
+                .shares
+                .first()
+                .is_some_and(|share| share.on_loss == OnLoss::Restart)
+                && let Err(why) = kill(running)
+            {
+                return report.host(&format!("round {round}, the daemon killed"), Err(why));
+            }
             running.send(b"go\n");
         }
     }
+}
+
+/// Kills the first share's daemon while the guest waits, so that none of its changes is
+/// in flight: those that cannot be repeated would fail, as they should.
+fn kill(running: &Running) -> Result<(), String> {
+    let pid = || {
+        running
+            .daemon_pid(0)
+            .and_then(|pid| Pid::from_raw(pid as i32))
+    };
+    // The one before may only just have died.
+    let until = Instant::now() + Suite::ROUND;
+    let pid = loop {
+        match pid() {
+            Some(pid) => break pid,
+            None if Instant::now() > until => return Err("there is no daemon".into()),
+            None => thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    kill_process(pid, Signal::KILL).map_err(|error| error.to_string())
 }
 
 /// Waits for the end of a guest that runs a table of tests, judges it, and returns what it wrote.
