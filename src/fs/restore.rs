@@ -206,6 +206,7 @@ impl<P: Platform> FileSystem<P> {
             inode.reset_lookups();
             inode.expire_attr();
             inode.content_changed();
+            inode.drop_pages(&super::cached::ALL);
             if let Some(owner) = &inode.owner {
                 owner.set_bare(false);
             }
