@@ -13,10 +13,10 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 
-use super::Connection;
 use super::call::{ReplyIds, Unfit, push_args, push_reply};
 use super::pool::{Class, SlotId};
 use super::slot::Cleanup;
+use super::{Connection, State};
 use crate::device::TableBuilder;
 use crate::device::dma::DmaRegion;
 use crate::device::table::{Access, Segment};
@@ -125,6 +125,7 @@ impl<P: Platform> Connection<P> {
         let mut spins = if sleeps { self.config.spins } else { 64 };
         let ticket = id.map(|id| self.pool.watch(&self.platform, id));
         let mut give_up = None;
+        let mut heard = self.counters.replies.get();
         let limit = self.config.deadlines.data;
         let result = loop {
             if !sleeps || spins > 0 {
@@ -146,7 +147,7 @@ impl<P: Platform> Connection<P> {
                 continue;
             }
             let now = self.now();
-            let give_up = *give_up.get_or_insert_with(|| limit.map(|limit| now + limit));
+            let end = *give_up.get_or_insert_with(|| limit.map(|limit| now + limit));
             if self.device_failed() {
                 self.lose_device("it needs a reset");
                 continue;
@@ -159,7 +160,14 @@ impl<P: Platform> Connection<P> {
             if self.platform.signal() == Signal::Kill {
                 break Err(Error::new(Errno::EINTR, Origin::Platform));
             }
-            if give_up.is_some_and(|give_up| now >= give_up) {
+            if end.is_some_and(|end| now >= end) {
+                let silent = self.counters.replies.get() == heard;
+                if silent && self.config.restart.is_some() && self.state() == State::Ready {
+                    // Nothing at all came back since: a new session may answer.
+                    self.lose_device("it has fallen silent");
+                    (give_up, heard) = (None, u64::MAX);
+                    continue;
+                }
                 self.counters.timeouts.add(1);
                 log::error!(
                     "virtio-fs: pages did not come back in {:?}",
@@ -175,7 +183,7 @@ impl<P: Platform> Connection<P> {
             };
             let look = now + rest;
             self.platform
-                .park(Some(give_up.map_or(look, |give_up| give_up.min(look))));
+                .park(Some(end.map_or(look, |end| end.min(look))));
             if sleeps && self.now() >= look {
                 self.poll();
             }
@@ -203,6 +211,9 @@ impl<P: Platform> Connection<P> {
         // What was under way when a session ended is asked for, or sent, again: by
         // whoever wants it.
         let again = slot.is_lost() && self.config.restart.is_some();
+        if !slot.is_lost() {
+            self.counters.replies.add(1);
+        }
         let outcome = match slot.opcode.load(Relaxed) {
             _ if again => Err(NOT_DONE),
             op if op == Opcode::Read.to_wire() => {
