@@ -11,7 +11,7 @@ program=$(cargo test --quiet --package virtio-fs-fuzz --test seeded --no-run --m
 	sed -n 's/.*"executable":"\([^"]*seeded[^"]*\)".*/\1/p')
 passed=0 failed=0
 while read -r test runs; do
-	if FUZZ_RUNS=$((runs * times)) valgrind -q --error-exitcode=9 "$program" "$test" --nocapture </dev/null; then
+	if FUZZ_PATIENCE=600 FUZZ_RUNS=$((runs * times)) valgrind -q --error-exitcode=9 "$program" "$test" --nocapture </dev/null; then
 		passed=$((passed + 1))
 	else
 		failed=$((failed + 1))
@@ -20,7 +20,7 @@ done <<-EOF
 	any_reply 1500
 	any_directory 1500
 	any_device 300
-	any_server 50
+	any_server 30
 	caches 10
 EOF
 echo "$passed passed, $failed failed"

@@ -14,8 +14,16 @@ use virtio_fs_calls::{Random, Source};
 
 use crate::Target;
 
-/// Nothing that is fuzzed takes a tenth of it on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Seconds. Nothing that is fuzzed takes a tenth of it on a busy machine, but under valgrind:
+/// `FUZZ_PATIENCE` says another number.
+const PATIENCE: u64 = 60;
+
+/// A number in the environment.
+fn number(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok().filter(|value| !value.is_empty())?;
+    let number = value.parse();
+    Some(number.unwrap_or_else(|_| panic!("{name} is no number: {value}")))
+}
 
 /// How long to go on, and from where.
 #[derive(Clone, Copy, Debug)]
@@ -35,14 +43,6 @@ impl Budget {
     ///
     /// If one of them is no number.
     pub fn from_env(target: &Target) -> Self {
-        let number = |name: &str| {
-            let value = std::env::var(name).ok().filter(|value| !value.is_empty())?;
-            Some(
-                value
-                    .parse::<u64>()
-                    .unwrap_or_else(|_| panic!("{name} is no number: {value}")),
-            )
-        };
         Self {
             seed: number("FUZZ_SEED").unwrap_or(1),
             executions: number("FUZZ_RUNS").map_or(target.executions, |runs| runs as u32),
@@ -181,6 +181,7 @@ impl Watch {
     fn start(name: &'static str) -> Self {
         let state = Arc::new(AtomicU64::new(0));
         let seen = state.clone();
+        let patience = Duration::from_secs(number("FUZZ_PATIENCE").unwrap_or(PATIENCE));
         std::thread::spawn(move || {
             let (mut last, mut since) = (0, Instant::now());
             loop {
@@ -191,7 +192,7 @@ impl Watch {
                 }
                 if now != last {
                     (last, since) = (now, Instant::now());
-                } else if since.elapsed() > PATIENCE {
+                } else if since.elapsed() > patience {
                     // Not eprintln: the test's thread may hold what captures it.
                     let text = format!("{name}: execution {now} does not end\n");
                     let _ = std::io::stderr().write_all(text.as_bytes());
