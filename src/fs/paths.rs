@@ -205,9 +205,11 @@ impl<P: Platform> Process<P> {
     ///
     /// # Errors
     ///
-    /// ENAMETOOLONG.
+    /// ENOENT if it was removed; ENAMETOOLONG.
     pub fn getcwd(&self) -> Result<Vec<u8>> {
-        self.path_of(&self.cwd.read().clone())
+        let cwd = self.cwd.read().clone();
+        cwd.check_alive()?;
+        self.path_of(&cwd)
     }
 
     /// Returns a path from the root to an inode, as it was last seen. Sends

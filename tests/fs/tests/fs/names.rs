@@ -73,6 +73,7 @@ fn a_removed_directory_is_empty_for_good_and_asks_nothing() {
         0
     );
     assert_eq!(nlink(&guest, b".."), nlink(&guest, b"/"));
+    assert_eq!(errno(p.getcwd()), Err(Errno::ENOENT));
     p.chdir(At::Cwd, b"/").unwrap();
     guest.finish();
 }
