@@ -12,7 +12,7 @@ export ROUNDS QUICK SET COMPARE REPORT NAME
 export QEMU VIRTIOFSD LINUX
 
 .DEFAULT_GOAL := help
-.PHONY: help run show test torture check bench mount umount suites kernel runner mounter daemon tools clean distclean
+.PHONY: help run show test torture check bench scale fuzz memcheck mount umount suites kernel runner mounter daemon tools clean distclean
 .SILENT:
 
 help:
@@ -23,6 +23,7 @@ help:
 	echo "  make test       everything that is tested, in a few minutes; the same as CI"
 	echo "  make check      format, lints, documentation"
 	echo "  make bench      workloads beside a Linux guest's: tables, JSON, a chart; a quarter of an hour"
+	echo "  make scale      what a million files, 1 TiB, a window of 64 GiB and 64 threads cost: tables, curves"
 	echo "  make torture    threads at large files in small DAX windows: all cases, about half an hour"
 	echo "  make mount      mount SHARE on MNT of this machine, through the driver; needs root"
 	echo "  make umount     end that: MNT=dir"
@@ -101,6 +102,9 @@ fuzz:
 
 memcheck:
 	tests/fuzz/memcheck.sh
+
+scale:
+	cargo run --quiet --release --package virtio-fs-scale -- $(target)/bench
 
 test:
 	qemu/test.sh

@@ -64,6 +64,8 @@ fn run(kernel: &'static Kernel) -> u8 {
             .get("policy")
             .and_then(policy)
             .unwrap_or(CachePolicy::Auto),
+        // Nothing else here wants much memory.
+        page_cache: (kernel.memory.usable_bytes() / 2) as usize,
         ..MountOptions::default()
     };
     let mounted = match virtiofs::mount(

@@ -7,9 +7,9 @@ use crate::{
     results::{Results, Side, Workload},
 };
 
-/// Counters of bytes that the driver itself copies: between its window or its page
+/// Counters of copies that the driver itself makes: between its window or its page
 /// cache and the caller. Everything else the device moves.
-const COPIES: &[&str] = &["dax_bytes_read", "dax_bytes_written"];
+const COPIES: &[&str] = &["dax_copies", "page_copies"];
 
 /// All tables of a run.
 pub(crate) fn all(results: &Results) -> String {
@@ -73,7 +73,7 @@ fn spread(side: &Side) -> String {
 fn counted(results: &Results) -> String {
     let mut text = format!(
         "\n{:24} {:>15} {:>13} {:>13} {:>17} {:>11} {:>7} {:>10}  requests by name: ours | Linux's\n",
-        "ours / Linux's", "requests", "kicks", "irqs", "insns/op", "io/op", "heap/op", "copied/op"
+        "ours / Linux's", "requests", "kicks", "irqs", "insns/op", "io/op", "heap/op", "copies/op"
     );
     for workload in &results.workloads {
         let Workload { ours, linux, .. } = workload;
