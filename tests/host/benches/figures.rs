@@ -1,10 +1,12 @@
 //! What operations cost: requests, memory, and time where nothing is asked.
 //!
-//!     cargo bench -p virtio-fs-host --bench figures [-- requests|memory|hot]
+//!     cargo bench -p virtio-fs-host --bench figures [-- requests|memory|hot|cold|data]
 //!
 //! Against real virtiofsd with `--cache always`, as an ordinary process. Requests
 //! and bytes do not depend on the machine; times do, and are shown beside the
 //! same call of the host's kernel on the bare directory.
+
+mod beside;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
@@ -439,5 +441,11 @@ fn main() {
     if wanted("hot") {
         hot_stat();
         instructions();
+    }
+    if wanted("cold") {
+        beside::cold_stat();
+    }
+    if wanted("data") {
+        beside::data();
     }
 }
