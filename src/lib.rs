@@ -27,16 +27,26 @@
 //!
 //! # Lock order
 //!
-//! | step | lock | held for | in interrupt context |
+//! From the first to the last; a thread holds at most one of a kind. Debug builds
+//! check it, and that nobody sleeps with any but the first two ([`sync::order`]).
+//!
+//! | rank | guards | held for | in interrupt context |
 //! |---|---|---|---|
-//! | 1 | position of a descriptor ([`sync::SleepLock`]), then the layout of a file ([`sync::SleepRwLock`]) | one call | no |
-//! | 2 | a shard of the dentry cache, then of the inode table | a look-up | no |
-//! | 3 | an inode's rarely used parts, then its attributes, which readers see without a lock | a few fields | no |
-//! | 4 | pages of a file, then the state of a folio; the clock and the spare folios of a page cache | a look-up, a few fields | no |
-//! | 5 | arguments of a request slot | encoding | no |
-//! | 6 | ring of a queue ([`sync::HandoffLock`]) | adding, reaping | tried |
-//! | 7 | line for slots ([`sync::HandoffLock`]) | a list | tried |
-//! | 8 | who waits for a slot; list of forgets | a few fields | tried; no |
+//! | [`Position`](sync::Rank::Position) | the position of a descriptor ([`sync::SleepLock`]) | one call | no |
+//! | [`Layout`](sync::Rank::Layout) | the layout of a file ([`sync::SleepRwLock`]) | one call | no |
+//! | [`Dentries`](sync::Rank::Dentries) | a shard of the dentry cache | a look-up | no |
+//! | [`Places`](sync::Rank::Places) | where inodes stand in the tree | a move | no |
+//! | [`Inodes`](sync::Rank::Inodes) | a shard of the inode table | a look-up | no |
+//! | [`Extra`](sync::Rank::Extra) | an inode's place, and its rarely used parts | a few fields | no |
+//! | [`Attributes`](sync::Rank::Attributes) | an inode's attributes, which readers see without a lock | a few fields | no |
+//! | [`Pages`](sync::Rank::Pages) | the pages of a file | a look-up | no |
+//! | [`Folio`](sync::Rank::Folio) | the state of a folio | a few fields | no |
+//! | [`Window`](sync::Rank::Window) | the accounts of the DAX window | one step | no |
+//! | [`Arguments`](sync::Rank::Arguments) | arguments of a request slot | encoding | no |
+//! | [`Ring`](sync::Rank::Ring) | ring of a queue ([`sync::HandoffLock`]) | adding, reaping | tried |
+//! | [`Line`](sync::Rank::Line) | line for slots ([`sync::HandoffLock`]) | a list | tried |
+//! | [`Forgets`](sync::Rank::Forgets) | what is to be forgotten | a batch | no |
+//! | [`Leaf`](sync::Rank::Leaf) | who waits for a slot, and all else | a few fields | the first is tried |
 //!
 //! A kernel that preempts threads may preempt one that holds a spin lock; others
 //! then spin until it runs again. Interrupt handlers never spin.

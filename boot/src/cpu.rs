@@ -38,6 +38,8 @@ pub struct Cpu {
     id: AtomicUsize,
     apic_id: AtomicU32,
     online: AtomicBool,
+    /// A driver's interrupt handler runs here.
+    pub(crate) in_handler: AtomicBool,
     /// What runs here.
     pub(crate) threads: thread::PerCpu,
     gdt: UnsafeCell<GlobalDescriptorTable>,
@@ -55,6 +57,7 @@ impl Cpu {
             id: AtomicUsize::new(0),
             apic_id: AtomicU32::new(0),
             online: AtomicBool::new(false),
+            in_handler: AtomicBool::new(false),
             threads: thread::PerCpu::new(),
             gdt: UnsafeCell::new(GlobalDescriptorTable::empty()),
             tss: UnsafeCell::new(TaskStateSegment::new()),

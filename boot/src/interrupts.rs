@@ -7,7 +7,7 @@
 //! thread was interrupted; they must not block, and should wake a thread.
 
 use alloc::sync::Arc;
-use core::fmt;
+use core::{fmt, sync::atomic::Ordering};
 
 use crate::{
     acpi::Machine,
@@ -201,7 +201,12 @@ pub(crate) fn dispatch(vector: u8) {
         _ => {
             let handler = HANDLERS[usize::from(vector)].lock().clone();
             match handler {
-                Some(handler) => handler(),
+                Some(handler) => {
+                    let cpu = cpu::current();
+                    cpu.in_handler.store(true, Ordering::Relaxed);
+                    handler();
+                    cpu.in_handler.store(false, Ordering::Relaxed);
+                }
                 None => log::debug!("interrupt {vector} has no handler"),
             }
         }

@@ -1,19 +1,22 @@
 //! The driver's [`Platform`] on this kernel's threads and clock.
 
 use alloc::{sync::Arc, vec::Vec};
-use core::{marker::PhantomData, ptr::NonNull, time::Duration};
+use core::{marker::PhantomData, ptr::NonNull, sync::atomic::Ordering, time::Duration};
 
 use spin::Mutex;
 use virtio_fs::{
     device::{SharedMemory, Transport, window::WindowMemory},
     platform::{FilePages, Platform},
+    sync::order::{self, Context},
 };
 
 use crate::{
     clock, cpu,
     hal::KernelHal,
     memory::{CacheMode, map_mmio},
-    mmap, thread,
+    mmap,
+    sync::without_interrupts,
+    thread,
 };
 
 /// This kernel, for a driver on transport `T`.
@@ -21,8 +24,17 @@ use crate::{
 pub struct KernelPlatform<T>(PhantomData<fn() -> T>);
 
 impl<T> KernelPlatform<T> {
-    /// Makes one; it holds nothing.
-    pub const fn new() -> Self {
+    /// Makes one; it holds nothing. From the first on, the driver's lock order is
+    /// checked.
+    pub fn new() -> Self {
+        order::watch(|check| {
+            let in_handler = || cpu::current().in_handler.load(Ordering::Relaxed);
+            let context = match without_interrupts(in_handler) {
+                true => Context::Interrupt,
+                false => Context::Thread,
+            };
+            check(thread::current().held(), context);
+        });
         Self(PhantomData)
     }
 }

@@ -17,6 +17,8 @@ use core::{
     time::Duration,
 };
 
+use virtio_fs::sync::order::Held;
+
 use crate::{
     apic, clock, cpu, interrupts,
     memory::stack::Stack,
@@ -52,6 +54,8 @@ pub struct Thread {
     /// What it runs; taken when it starts.
     entry: IrqMutex<Option<Box<dyn FnOnce() + Send>>>,
     permit: AtomicBool,
+    /// What the driver's check of lock order keeps.
+    held: Held,
 }
 
 // SAFETY: the cells are only touched with the scheduler's lock held.
@@ -76,6 +80,11 @@ impl Thread {
     /// Returns the name it was spawned with.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns the locks of the driver that it holds.
+    pub(crate) fn held(&self) -> &Held {
+        &self.held
     }
 
     /// Wakes the thread from [`park`], or makes its next one return at once. May
@@ -345,6 +354,7 @@ pub fn spawn<T: Send + 'static>(
             packet.done.wake_all();
         }))),
         permit: AtomicBool::new(false),
+        held: Held::new(),
     });
     let mut scheduler = SCHEDULER.lock();
     scheduler.threads += 1;
@@ -501,6 +511,7 @@ pub(crate) fn init_cpu() {
         state: UnsafeCell::new(State::Ready),
         entry: IrqMutex::new(None),
         permit: AtomicBool::new(false),
+        held: Held::new(),
     });
     let local = &cpu::current().threads;
     without_interrupts(|| {

@@ -12,7 +12,7 @@ use crate::conn::{NOT_DONE, PageOwner, Piece, SlotId};
 use crate::device::dma::DmaRegion;
 use crate::error::{Error, Result};
 use crate::platform::Hal;
-use crate::sync::SpinLock;
+use crate::sync::{Rank, SpinLock};
 
 /// Up to 64 pages that follow each other in a file and in memory.
 pub(crate) struct Folio<H: Hal + 'static> {
@@ -96,12 +96,15 @@ impl<H: Hal + 'static> Folio<H> {
             seen: AtomicU64::new(0),
             ahead: AtomicU64::new(0),
             used: AtomicBool::new(false),
-            inner: SpinLock::new(Inner {
-                pages: States::default(),
-                io: Io::None,
-                detached: false,
-                error: None,
-            }),
+            inner: SpinLock::new(
+                Rank::Folio,
+                Inner {
+                    pages: States::default(),
+                    io: Io::None,
+                    detached: false,
+                    error: None,
+                },
+            ),
         }
     }
 

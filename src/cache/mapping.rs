@@ -9,7 +9,7 @@ use super::folio::ByIndex;
 use super::{Folio, PAGE, Store, Writers};
 use crate::conn::{Piece, SlotId};
 use crate::platform::Hal;
-use crate::sync::SpinRwLock;
+use crate::sync::{Rank, SpinRwLock};
 
 /// The pages of a file, in folios that do not overlap.
 pub(crate) struct Mapping<H: Hal + 'static> {
@@ -34,7 +34,7 @@ impl<H: Hal + 'static> Mapping<H> {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             store: store.clone(),
-            tree: SpinRwLock::new(RBTree::new(ByIndex::new())),
+            tree: SpinRwLock::new(Rank::Pages, RBTree::new(ByIndex::new())),
             writers: Writers::default(),
         })
     }

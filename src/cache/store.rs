@@ -16,7 +16,7 @@ use super::{FOLIO_PAGES, Folio, Mapping, PAGE};
 use crate::conn::Counter;
 use crate::device::dma::DmaRegion;
 use crate::platform::Hal;
-use crate::sync::SpinLock;
+use crate::sync::{Rank, SpinLock};
 
 /// Sizes of folios: 1, 2, 4, … 64 pages.
 const CLASSES: usize = FOLIO_PAGES.ilog2() as usize + 1;
@@ -53,12 +53,15 @@ impl<H: Hal + 'static> Store<H> {
             me: me.clone(),
             bound: bytes as u64 / PAGE,
             used: AtomicU64::new(0),
-            clock: SpinLock::new(Clock {
-                folios: Vec::new(),
-                free: Vec::new(),
-                hand: 0,
-            }),
-            spare: SpinLock::new(core::array::from_fn(|_| Vec::new())),
+            clock: SpinLock::new(
+                Rank::Leaf,
+                Clock {
+                    folios: Vec::new(),
+                    free: Vec::new(),
+                    hand: 0,
+                },
+            ),
+            spare: SpinLock::new(Rank::Leaf, core::array::from_fn(|_| Vec::new())),
             evicted: Counter::default(),
             wasted: Counter::default(),
         })

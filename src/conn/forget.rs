@@ -22,7 +22,7 @@ use crate::device::transport::QueueLayout;
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::{PAGE_SIZE, Platform};
-use crate::sync::{HandoffLock, SpinLock};
+use crate::sync::{HandoffLock, Rank, SpinLock};
 use crate::wire::{
     self, BatchForget, Credentials, Dialect, Forget, ForgetOne, Interrupt, NodeId, Opcode,
     REQUEST_HEADER, Request, Unique,
@@ -88,19 +88,25 @@ impl<P: Platform> Forgets<P> {
             })
         };
         Ok(Self {
-            pending: SpinLock::new(Pending {
-                list: Vec::new(),
-                closing: Vec::new(),
-                reserved: 0,
-                oldest: Duration::ZERO,
-            }),
+            pending: SpinLock::new(
+                Rank::Forgets,
+                Pending {
+                    list: Vec::new(),
+                    closing: Vec::new(),
+                    reserved: 0,
+                    oldest: Duration::ZERO,
+                },
+            ),
             count: AtomicUsize::new(0),
-            channel: HandoffLock::new(Channel {
-                ring: Ring::new(size, features)?,
-                messages: (0..count).map(message).collect::<Result<_, _>>()?,
-                free: (0..count).collect(),
-                life: Life::default(),
-            }),
+            channel: HandoffLock::new(
+                Rank::Ring,
+                Channel {
+                    ring: Ring::new(size, features)?,
+                    messages: (0..count).map(message).collect::<Result<_, _>>()?,
+                    free: (0..count).collect(),
+                    life: Life::default(),
+                },
+            ),
             broken: AtomicBool::new(false),
             batch: batch.clamp(1, BATCH_MAX),
         })

@@ -23,7 +23,7 @@ use hashbrown::HashMap;
 
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
-use crate::sync::SpinRwLock;
+use crate::sync::{Rank, SpinRwLock};
 use crate::wire::{FileHandle, Id, NodeId};
 
 /// Which of its sessions a connection is in, counted from 0.
@@ -93,14 +93,17 @@ impl Names {
     pub(super) const fn new(seed: u64) -> Self {
         Self {
             life: AtomicU32::new(0),
-            table: SpinRwLock::new(Table {
-                life: Life(0),
-                nodes: HashMap::with_hasher(FixedState::with_seed(seed)),
-                back: HashMap::with_hasher(FixedState::with_seed(seed ^ 0x79b9)),
-                handles: HashMap::with_hasher(FixedState::with_seed(seed ^ 0x7f4a)),
-                merged: HashMap::with_hasher(FixedState::with_seed(seed ^ 0x3c6e)),
-                next: OWN,
-            }),
+            table: SpinRwLock::new(
+                Rank::Leaf,
+                Table {
+                    life: Life(0),
+                    nodes: HashMap::with_hasher(FixedState::with_seed(seed)),
+                    back: HashMap::with_hasher(FixedState::with_seed(seed ^ 0x79b9)),
+                    handles: HashMap::with_hasher(FixedState::with_seed(seed ^ 0x7f4a)),
+                    merged: HashMap::with_hasher(FixedState::with_seed(seed ^ 0x3c6e)),
+                    next: OWN,
+                },
+            ),
         }
     }
 

@@ -10,6 +10,8 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicBool;
+use core::sync::atomic::Ordering::{Acquire, Release};
 
 use super::Connection;
 use crate::device::Transport;
@@ -18,7 +20,7 @@ use crate::device::ring::{Ring, RingFeatures};
 use crate::device::table::{Access, DescriptorTable, Segment};
 use crate::device::transport::QueueLayout;
 use crate::platform::{PAGE_SIZE, Platform};
-use crate::sync::{HandoffLock, SpinLock};
+use crate::sync::{HandoffLock, Rank, SpinLock};
 use crate::wire::Notification;
 
 /// The queue's number where it exists.
@@ -33,6 +35,8 @@ pub type Subscriber = Box<dyn Fn(&Notification<'_>) + Send + Sync>;
 
 pub(super) struct Notices<P: Platform> {
     channel: HandoffLock<Channel<P>>,
+    /// The device broke the queue's rules.
+    failed: AtomicBool,
     subscriber: SpinLock<Option<alloc::sync::Arc<Subscriber>>>,
 }
 
@@ -42,7 +46,6 @@ struct Channel<P: Platform> {
     /// What the device is done with: buffer and length, in order. Has room for
     /// all buffers.
     filled: Vec<(u16, u32)>,
-    failed: bool,
 }
 
 struct Buffer<P: Platform> {
@@ -76,15 +79,18 @@ impl<P: Platform> Notices<P> {
             buffers.push(Buffer { memory, table });
         }
         let filled = Vec::with_capacity(buffers.len());
-        let channel = HandoffLock::new(Channel {
-            ring,
-            buffers,
-            filled,
-            failed: false,
-        });
+        let channel = HandoffLock::new(
+            Rank::Ring,
+            Channel {
+                ring,
+                buffers,
+                filled,
+            },
+        );
         Ok(Self {
             channel,
-            subscriber: SpinLock::new(None),
+            failed: AtomicBool::new(false),
+            subscriber: SpinLock::new(Rank::Leaf, None),
         })
     }
 
@@ -103,7 +109,7 @@ impl<P: Platform> Notices<P> {
                 }
                 channel.ring.publish()
             },
-            Channel::reap,
+            |channel| channel.reap(&self.failed),
         );
         if kick {
             transport.notify(INDEX);
@@ -112,12 +118,12 @@ impl<P: Platform> Notices<P> {
 
     /// Takes filled buffers off the ring. Any context.
     pub(super) fn reap(&self) {
-        self.channel.request(Channel::reap);
+        self.channel.request(|channel| channel.reap(&self.failed));
     }
 
     /// Returns whether the device broke the queue's rules.
     pub(super) fn failed(&self) -> bool {
-        self.channel.with(|channel| channel.failed, Channel::reap)
+        self.failed.load(Acquire)
     }
 
     /// Forgets the device's buffers after a reset; none will come any more.
@@ -126,10 +132,10 @@ impl<P: Platform> Notices<P> {
             |channel| {
                 channel.ring.reset();
                 channel.filled.clear();
-                channel.failed = false;
             },
             |_| (),
         );
+        self.failed.store(false, Release);
     }
 
     /// Makes all buffers ready for the device again, on another ring where it
@@ -160,7 +166,7 @@ impl<P: Platform> Notices<P> {
     fn take(&self, transport: &P::Transport) -> Option<Vec<u8>> {
         let (bytes, kick) = self.channel.with(
             |channel| {
-                channel.reap();
+                channel.reap(&self.failed);
                 if channel.filled.is_empty() {
                     return (None, false);
                 }
@@ -172,7 +178,7 @@ impl<P: Platform> Notices<P> {
                 let _ = channel.ring.add(token, &buffer.table, 1);
                 (Some(bytes), channel.ring.publish())
             },
-            Channel::reap,
+            |channel| channel.reap(&self.failed),
         );
         if kick {
             transport.notify(INDEX);
@@ -182,7 +188,7 @@ impl<P: Platform> Notices<P> {
 }
 
 impl<P: Platform> Channel<P> {
-    fn reap(&mut self) {
+    fn reap(&mut self, failed: &AtomicBool) {
         loop {
             match self.ring.pop() {
                 Ok(Some(used)) => self.filled.push((used.token, used.written)),
@@ -192,7 +198,7 @@ impl<P: Platform> Channel<P> {
                     }
                 }
                 Err(error) => {
-                    if !core::mem::replace(&mut self.failed, true) {
+                    if !failed.swap(true, Release) {
                         log::error!("virtio-fs: notification queue: {error}");
                     }
                     return;

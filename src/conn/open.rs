@@ -28,7 +28,7 @@ use crate::device::transport::{DeviceStatus, Transport, TransportError};
 use crate::device::window::Window;
 use crate::error::Error;
 use crate::platform::Platform;
-use crate::sync::{SpinLock, SpinRwLock, WaitQueue};
+use crate::sync::{Rank, SpinLock, SpinRwLock, WaitQueue, park};
 use crate::wire::{Destroy, InitFlags};
 
 /// The queue for FORGET and INTERRUPT.
@@ -357,21 +357,21 @@ impl<P: Platform> Connection<P> {
             state: StateCell::new(),
             stopped: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
-            limits: SpinRwLock::new(init::before()),
+            limits: SpinRwLock::new(Rank::Leaf, init::before()),
             counters: Counters::default(),
             pool,
             queues,
             forgets,
             notices,
-            releases: SpinLock::new(Vec::new()),
+            releases: SpinLock::new(Rank::Leaf, Vec::new()),
             next_unique: AtomicU64::new(0),
             names: Names::new(seed),
             changes: Changes::new(),
-            recovery: SpinLock::new(Recovery::new()),
+            recovery: SpinLock::new(Rank::Leaf, Recovery::new()),
             recovering: AtomicBool::new(false),
             progressed: AtomicBool::new(false),
             gate: WaitQueue::new(),
-            keeper: SpinLock::new(None),
+            keeper: SpinLock::new(Rank::Leaf, None),
         })
     }
 
@@ -402,8 +402,7 @@ impl<P: Platform> Connection<P> {
             self.poll();
             self.tidy();
             if busy() {
-                self.platform
-                    .park(Some(self.now() + Duration::from_millis(1)));
+                park(&*self.platform, Some(self.now() + Duration::from_millis(1)));
             }
         }
         // DESTROY takes the mappings away.

@@ -23,6 +23,7 @@ use crate::device::table::{Access, Segment};
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::{Hal, Platform, Signal};
+use crate::sync::park;
 use crate::wire::{Opcode, Read, ReplyShape, Request, Write};
 
 /// Is told what became of its pages.
@@ -182,8 +183,7 @@ impl<P: Platform> Connection<P> {
                 _ => Duration::from_millis(1),
             };
             let look = now + rest;
-            self.platform
-                .park(Some(end.map_or(look, |end| end.min(look))));
+            park(&*self.platform, Some(end.map_or(look, |end| end.min(look))));
             if sleeps && self.now() >= look {
                 self.poll();
             }

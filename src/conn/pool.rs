@@ -8,13 +8,13 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::sync::atomic::AtomicU64;
-use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 use super::slot::{Slot, SlotState};
 use crate::device::dma::OutOfDma;
 use crate::platform::Platform;
-use crate::sync::HandoffLock;
+use crate::sync::atomic::AtomicU64;
+use crate::sync::atomic::Ordering::{AcqRel, Relaxed};
+use crate::sync::{HandoffLock, Rank};
 
 /// Slots that only forced requests may take.
 pub(crate) const RESERVED: u16 = 2;
@@ -90,7 +90,7 @@ impl<P: Platform> Pool<P> {
         Ok(Self {
             slots,
             returned: (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
-            line: HandoffLock::new(line),
+            line: HandoffLock::new(Rank::Line, line),
         })
     }
 

@@ -11,7 +11,7 @@ use crate::device::Transport;
 use crate::device::dma::OutOfDma;
 use crate::device::ring::{Ring, RingError, RingFeatures, RingFull};
 use crate::platform::Platform;
-use crate::sync::HandoffLock;
+use crate::sync::{HandoffLock, Rank};
 
 /// A request queue.
 pub(crate) struct Queue<P: Platform> {
@@ -49,7 +49,7 @@ impl<P: Platform> Queue<P> {
         };
         Ok(Self {
             index,
-            ring: HandoffLock::new(state),
+            ring: HandoffLock::new(Rank::Ring, state),
             failed: AtomicBool::new(false),
         })
     }

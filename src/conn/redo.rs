@@ -25,7 +25,7 @@
 
 use core::mem::offset_of;
 
-use crate::sync::SpinLock;
+use crate::sync::{Rank, SpinLock};
 use crate::wire::ids::get;
 use crate::wire::{NodeId, Opcode, OpenFlags, REQUEST_HEADER, SetattrValid, abi};
 
@@ -170,10 +170,13 @@ impl Changes {
             start: 0,
             end: 0,
         };
-        Self(SpinLock::new(Log {
-            count: 0,
-            spans: [none; KEPT],
-        }))
+        Self(SpinLock::new(
+            Rank::Leaf,
+            Log {
+                count: 0,
+                spans: [none; KEPT],
+            },
+        ))
     }
 
     /// Notes a change. Returns the place behind it.

@@ -44,6 +44,7 @@ use crate::device::transport::{DeviceStatus, Transport};
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::{Platform, Signal};
+use crate::sync::park;
 use crate::wire::{Destroy, FileHandle, HandedOut, Id, NodeId, Opcode, Request, ids};
 
 /// Who uses a connection's ids, and can find again what they stand for.
@@ -158,8 +159,7 @@ impl<P: Platform> Connection<P> {
         while busy() && self.now() < end && !self.device_failed() {
             self.poll();
             if busy() {
-                self.platform
-                    .park(Some(self.now() + Duration::from_millis(1)));
+                park(&*self.platform, Some(self.now() + Duration::from_millis(1)));
             }
         }
     }
@@ -446,8 +446,7 @@ impl<P: Platform> Connection<P> {
         }
         let end = self.now() + self.config.grace * 2;
         while self.recovering.load(Acquire) && self.now() < end {
-            self.platform
-                .park(Some(self.now() + Duration::from_millis(1)));
+            park(&*self.platform, Some(self.now() + Duration::from_millis(1)));
         }
         true
     }

@@ -9,15 +9,15 @@
 //! ring, possibly in interrupt context, and by the caller.
 
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, fence};
 use core::task::Waker;
 
 use super::pages::Piece;
 use crate::device::dma::{DmaRegion, OutOfDma};
 use crate::device::table::DescriptorTable;
 use crate::platform::{PAGE_SIZE, Platform};
-use crate::sync::SpinLock;
+use crate::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, fence};
+use crate::sync::{Rank, SpinLock};
 
 /// Bytes for the reply's header and fixed body at the end of the argument page.
 pub(crate) const REPLY_SPACE: usize = 512;
@@ -159,15 +159,18 @@ impl<P: Platform> Slot<P> {
             opcode: AtomicU32::new(0),
             unique: AtomicU64::new(0),
             node: AtomicU64::new(0),
-            waiter: SpinLock::new(None),
+            waiter: SpinLock::new(Rank::Leaf, None),
             table: DescriptorTable::new(max_segments)?,
-            args: SpinLock::new(Args {
-                page: DmaRegion::new(PAGE_SIZE)?,
-                long: None,
-                owned: None,
-                pieces: Vec::new(),
-                len: 0,
-            }),
+            args: SpinLock::new(
+                Rank::Arguments,
+                Args {
+                    page: DmaRegion::new(PAGE_SIZE)?,
+                    long: None,
+                    owned: None,
+                    pieces: Vec::new(),
+                    len: 0,
+                },
+            ),
         })
     }
 

@@ -16,6 +16,7 @@ use super::{Connection, State};
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::{Platform, Signal};
+use crate::sync::park;
 use crate::wire::{Opcode, Unique};
 
 /// How long a waiter that polls may rest before it looks at clock and status.
@@ -89,8 +90,10 @@ impl<P: Platform> Connection<P> {
                 self.lose_device("it returns none of the requests that were given up");
                 continue;
             }
-            self.platform
-                .park(Some(self.now() + Duration::from_millis(100)));
+            park(
+                &*self.platform,
+                Some(self.now() + Duration::from_millis(100)),
+            );
         }
     }
 
@@ -142,7 +145,7 @@ impl<P: Platform> Connection<P> {
                     core::hint::spin_loop();
                 } else {
                     let look = *look.get_or_insert_with(|| self.now() + POLLED_LOOK);
-                    self.platform.park(Some(look));
+                    park(&*self.platform, Some(look));
                 }
                 continue;
             }
@@ -158,7 +161,7 @@ impl<P: Platform> Connection<P> {
                 if self.state().is_interlude() {
                     // Whoever ends the session gives this request back.
                     if !slot.is_back() {
-                        self.platform.park(Some(now + Duration::from_millis(1)));
+                        park(&*self.platform, Some(now + Duration::from_millis(1)));
                     }
                 } else if !lent && !slot.is_back() && slot.orphan() {
                     return WaitEnd::GivenUp(Error::new(Errno::EIO, Origin::Device));
@@ -226,8 +229,10 @@ impl<P: Platform> Connection<P> {
             }
             // A lost interrupt or a silent death of the device is found in time.
             let look = now + Duration::from_millis(500);
-            self.platform
-                .park(Some(wake.map_or(look, |wake| wake.min(look))));
+            park(
+                &*self.platform,
+                Some(wake.map_or(look, |wake| wake.min(look))),
+            );
             if sleeps && self.now() >= look {
                 queue.reap(&env);
             }

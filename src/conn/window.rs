@@ -15,6 +15,7 @@ use super::slot::Slot;
 use crate::device::Transport;
 use crate::device::window::Window;
 use crate::platform::Platform;
+use crate::sync::park;
 use crate::wire::{Destroy, Opcode};
 
 impl<P: Platform> Connection<P> {
@@ -38,8 +39,10 @@ impl<P: Platform> Connection<P> {
                 );
                 return;
             }
-            self.platform
-                .park(Some(self.now() + Duration::from_micros(100)));
+            park(
+                &*self.platform,
+                Some(self.now() + Duration::from_micros(100)),
+            );
         }
     }
 
@@ -55,8 +58,7 @@ impl<P: Platform> Connection<P> {
         let wait_while = |busy: &dyn Fn() -> bool| {
             while busy() && !self.device_failed() && self.now() < end {
                 self.poll();
-                self.platform
-                    .park(Some(self.now() + Duration::from_millis(1)));
+                park(&*self.platform, Some(self.now() + Duration::from_millis(1)));
             }
         };
         // A mapping that is being made now would survive the DESTROY.

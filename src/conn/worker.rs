@@ -8,6 +8,7 @@ use super::pool::SlotId;
 use super::slot::{Cleanup, Slot};
 use super::{Connection, State};
 use crate::platform::Platform;
+use crate::sync::park;
 use crate::wire::{
     Create, FileHandle, Found, LockOwner, Lookup, NodeId, Open, OpenFlags, REQUEST_HEADER, Release,
     ReleaseFlags, Releasedir, Request,
@@ -42,7 +43,7 @@ impl<P: Platform> Connection<P> {
     /// kernel's. Blocks.
     pub fn run_worker(&self) {
         while let Some(next) = self.work() {
-            self.platform.park(Some(next));
+            park(&*self.platform, Some(next));
         }
     }
 

@@ -34,7 +34,7 @@ use crate::conn::{Connection, Counters, DaxMode};
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::Platform;
-use crate::sync::{SpinLock, WaitEnd, WaitQueue};
+use crate::sync::{Rank, SpinLock, WaitEnd, WaitQueue};
 use crate::wire::NodeId;
 
 /// Names for files, unique among all mounts: kernels see them too.
@@ -127,20 +127,23 @@ impl<P: Platform> Dax<P> {
         );
         let pool = Pool::new(Window::new(geometry), Reclaim::new(count, costs));
         Some(Self {
-            state: SpinLock::new(State {
-                pool,
-                waiting: 0,
-                nodes: alloc::vec![NodeId::ROOT; count],
-                faulted: alloc::vec![false; count],
-                over: None,
-                mend_from: 0,
-                mend_at: Duration::ZERO,
-                mend_pause: super::mend::FIRST_PAUSE,
-            }),
+            state: SpinLock::new(
+                Rank::Window,
+                State {
+                    pool,
+                    waiting: 0,
+                    nodes: alloc::vec![NodeId::ROOT; count],
+                    faulted: alloc::vec![false; count],
+                    over: None,
+                    mend_from: 0,
+                    mend_at: Duration::ZERO,
+                    mend_pause: super::mend::FIRST_PAUSE,
+                },
+            ),
             geometry,
             changed: WaitQueue::new(),
             off: AtomicBool::new(false),
-            orphans: SpinLock::new(None),
+            orphans: SpinLock::new(Rank::Leaf, None),
         })
     }
 

@@ -27,8 +27,6 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use core::fmt;
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use core::sync::atomic::fence;
 
 use super::dma::{DmaRegion, OutOfDma};
 use super::table::{
@@ -36,6 +34,8 @@ use super::table::{
 };
 use super::transport::QueueLayout;
 use crate::platform::Hal;
+use crate::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use crate::sync::atomic::fence;
 
 const AVAIL_NO_INTERRUPT: u16 = 1;
 const USED_NO_NOTIFY: u16 = 1;
@@ -404,7 +404,10 @@ impl<H: Hal> Ring<H> {
             self.next[usize::from(d)] = d + 1;
         }
         self.chains.fill(IDLE);
-        self.memory.bytes_mut().fill(0);
+        // Word by word: a device that is stuck in its reset may still write.
+        for at in (0..self.memory.len()).step_by(size_of::<u64>()) {
+            self.memory.u64(at).store(0, Relaxed);
+        }
         (self.free_head, self.free, self.in_flight) = (0, self.size, 0);
         (self.available, self.published, self.seen) = (0, 0, 0);
         self.broken = None;

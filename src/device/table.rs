@@ -1,10 +1,9 @@
 //! Descriptors: the pieces of a request, as the device reads them (virtio 1.3,
 //! 2.7.5).
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use super::dma::{DmaRegion, OutOfDma};
 use crate::platform::{Hal, PhysAddr};
+use crate::sync::atomic::Ordering::Relaxed;
 
 /// Size of a descriptor in bytes.
 pub(crate) const DESC_SIZE: usize = 16;

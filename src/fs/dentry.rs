@@ -19,7 +19,7 @@ use super::Inode;
 use super::inode::Place;
 use super::moment::Moment;
 use crate::platform::Platform;
-use crate::sync::SpinRwLock;
+use crate::sync::{Rank, SpinRwLock};
 use crate::wire::Name;
 
 const SHARDS: usize = 16;
@@ -107,7 +107,7 @@ impl<P: Platform> DentryCache<P> {
             hand: 0,
         };
         Self {
-            shards: core::array::from_fn(|_| Aligned(SpinRwLock::new(shard()))),
+            shards: core::array::from_fn(|_| Aligned(SpinRwLock::new(Rank::Dentries, shard()))),
             hasher: FixedState::with_seed(seed),
             bound: (max / SHARDS).max(1),
         }

@@ -17,7 +17,7 @@ use crate::device::Data;
 use crate::errno::Errno;
 use crate::error::{Error, Result};
 use crate::platform::Platform;
-use crate::sync::SpinLock;
+use crate::sync::{Rank, SpinLock};
 use crate::wire::{
     FileHandle, FileType, Flush, FopenFlags, Fsync, FsyncFlags, InitFlags, LockFamily, LockOwner,
     Opcode, Open, OpenFlags, SetIds,
@@ -196,7 +196,7 @@ impl<P: Platform> File<P> {
             flags,
             unflushed: AtomicBool::new(false),
             stream: Stream::default(),
-            ahead: SpinLock::default(),
+            ahead: SpinLock::new(Rank::Leaf, ReadAhead::default()),
             flock: AtomicU64::new(0),
             poll: AtomicU64::new(0),
         })

@@ -24,7 +24,7 @@ use crate::dax::Dax;
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::{Caller, Capabilities, Platform};
-use crate::sync::SpinLock;
+use crate::sync::{Rank, SpinLock, park};
 use crate::wire::{Attr, AttrFlags, Entry, InitFlags, Name, NodeId};
 
 /// The inodes and names of one connection.
@@ -101,7 +101,7 @@ impl<P: Platform> FileSystem<P> {
             attr_version: AtomicU64::new(1),
             evicted_version: AtomicU64::new(0),
             unknown_unlink: AtomicU64::new(0),
-            places: SpinLock::new(()),
+            places: SpinLock::new(Rank::Places, ()),
             ended: AtomicBool::new(false),
         }
     }
@@ -156,7 +156,7 @@ impl<P: Platform> FileSystem<P> {
     /// Runs [`work`](Self::work) until the connection ends. Blocks.
     pub fn run_worker(&self) {
         while let Some(next) = self.work() {
-            self.platform().park(Some(next));
+            park(self.platform(), Some(next));
         }
     }
 

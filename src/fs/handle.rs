@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::Inode;
 use crate::platform::Platform;
-use crate::sync::SpinLock;
+use crate::sync::{Rank, SpinLock};
 use crate::wire::{FileHandle, FopenFlags, LockOwner, OpenFlags};
 
 /// Whether the server knows of a handle.
@@ -50,10 +50,13 @@ struct Places<P: Platform> {
 
 impl<P: Platform> Default for Handles<P> {
     fn default() -> Self {
-        Self(SpinLock::new(Places {
-            handles: Vec::new(),
-            free: Vec::new(),
-        }))
+        Self(SpinLock::new(
+            Rank::Leaf,
+            Places {
+                handles: Vec::new(),
+                free: Vec::new(),
+            },
+        ))
     }
 }
 
@@ -96,7 +99,7 @@ impl<P: Platform> Handle<P> {
         Arc::new_cyclic(|handle| Self {
             inode,
             fh: AtomicU64::new(fh.0),
-            replaced: SpinLock::new(None),
+            replaced: SpinLock::new(Rank::Leaf, None),
             flags,
             fopen,
             opened,

@@ -19,7 +19,7 @@ use crate::dax::Owner;
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::Platform;
-use crate::sync::{SpinLock, SpinRwLock};
+use crate::sync::{Rank, SpinLock, SpinRwLock};
 use crate::wire::{FileType, Generation, NameBuf, NodeId};
 
 /// An inode: identity, attributes, and what is cached with it.
@@ -121,8 +121,8 @@ impl<P: Platform> Inode<P> {
             device,
             lookups: AtomicU64::new(0),
             attr: AttrCell::new(&attr),
-            place: SpinLock::new(None),
-            extra: SpinRwLock::new(None),
+            place: SpinLock::new(Rank::Extra, None),
+            extra: SpinRwLock::new(Rank::Extra, None),
             owner,
             pages: Once::new(),
         }

@@ -20,7 +20,7 @@ use crate::device::Data;
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::{Platform, Signal};
-use crate::sync::SpinLock;
+use crate::sync::{Rank, SpinLock, park};
 use crate::wire::{
     Getlk, InitFlags, Lock, LockArgs, LockFamily, LockKind, LockOwner, Opcode, SIZE_MAX, Setlk,
     Setlkw,
@@ -58,10 +58,10 @@ pub(super) struct Locks<P: Platform> {
 impl<P: Platform> Default for Locks<P> {
     fn default() -> Self {
         Self {
-            remote_posix: SpinLock::new(LockTable::new(Circles::Allowed)),
-            remote_flock: SpinLock::new(LockTable::new(Circles::Allowed)),
-            posix: SpinLock::new(LockTable::new(Circles::Refused)),
-            flock: SpinLock::new(LockTable::new(Circles::Allowed)),
+            remote_posix: SpinLock::new(Rank::Leaf, LockTable::new(Circles::Allowed)),
+            remote_flock: SpinLock::new(Rank::Leaf, LockTable::new(Circles::Allowed)),
+            posix: SpinLock::new(Rank::Leaf, LockTable::new(Circles::Refused)),
+            flock: SpinLock::new(Rank::Leaf, LockTable::new(Circles::Allowed)),
         }
     }
 }
@@ -195,7 +195,10 @@ impl<P: Platform> Inode<P> {
                 };
             }
             let look = now + LOOK;
-            platform.park(Some(deadline.map_or(look, |deadline| deadline.min(look))));
+            park(
+                platform,
+                Some(deadline.map_or(look, |deadline| deadline.min(look))),
+            );
         }
     }
 

@@ -8,7 +8,7 @@ use core::task::Waker;
 use super::File;
 use crate::error::Result;
 use crate::platform::Platform;
-use crate::sync::SpinLock;
+use crate::sync::{Rank, SpinLock};
 use crate::wire::{Opcode, Poll, PollEvents, PollFlags, PollHandle};
 
 /// What a file is ready for where nobody says otherwise.
@@ -21,8 +21,13 @@ const ALWAYS: PollEvents = PollEvents::IN
 static NEXT_HANDLE: AtomicU64 = AtomicU64::new(1);
 
 /// Who waits for a notification that a file is ready.
-#[derive(Default)]
 pub(super) struct Pollers(SpinLock<Vec<(PollHandle, Waker)>>);
+
+impl Default for Pollers {
+    fn default() -> Self {
+        Self(SpinLock::new(Rank::Leaf, Vec::new()))
+    }
+}
 
 impl Pollers {
     fn add(&self, handle: PollHandle, waker: &Waker) {

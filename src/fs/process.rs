@@ -14,7 +14,7 @@ use super::{Changes, File, Inode, Metadata, Mount};
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::Platform;
-use crate::sync::SpinRwLock;
+use crate::sync::{Rank, SpinRwLock};
 use crate::wire::{FileType, LockOwner, OpenFlags};
 
 /// Descriptors that one process may have.
@@ -58,9 +58,9 @@ impl<P: Platform> Process<P> {
         let root = mount.root().clone();
         let owner = super::lock::new_owner();
         Self {
-            cwd: SpinRwLock::new(root.clone()),
+            cwd: SpinRwLock::new(Rank::Leaf, root.clone()),
             root,
-            files: SpinRwLock::new(Vec::new()),
+            files: SpinRwLock::new(Rank::Leaf, Vec::new()),
             owner,
         }
     }

@@ -452,18 +452,15 @@ impl<P: Platform> FileSystem<P> {
         if !bound {
             return Err(Error::new(Errno::EIO, Origin::Device));
         }
+        let Some(error) = error else {
+            self.restarts.report.lock().handles += 1;
+            return Ok(());
+        };
+        let path = path_of(inode);
         let mut report = self.restarts.report.lock();
-        match error {
-            None => {
-                report.handles += 1;
-                Ok(())
-            }
-            Some(error) => {
-                report.lost_handles += 1;
-                report.name(path_of(inode));
-                Err(error)
-            }
-        }
+        report.lost_handles += 1;
+        report.name(path);
+        Err(error)
     }
 
     fn open_again(&self, life: Life, handle: &Handle<P>) -> Result<FileHandle> {
@@ -534,10 +531,11 @@ impl<P: Platform> FileSystem<P> {
             self.conn
                 .bar_handle(life, handle.inode.node, handle.fh(), Errno::EIO);
         }
+        let path = handles.first().map(|handle| path_of(&handle.inode));
         let mut report = self.restarts.report.lock();
         report.lost_locks += 1;
-        if let Some(handle) = handles.first() {
-            report.name(path_of(&handle.inode));
+        if let Some(path) = path {
+            report.name(path);
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use hashbrown::HashTable;
 
 use super::Inode;
 use crate::platform::Platform;
-use crate::sync::SpinRwLock;
+use crate::sync::{Rank, SpinRwLock};
 use crate::wire::NodeId;
 
 const SHARDS: usize = 16;
@@ -28,7 +28,7 @@ pub(super) struct InodeTable<P: Platform> {
 impl<P: Platform> InodeTable<P> {
     pub(super) fn new(seed: u64) -> Self {
         Self {
-            shards: core::array::from_fn(|_| SpinRwLock::new(HashTable::new())),
+            shards: core::array::from_fn(|_| SpinRwLock::new(Rank::Inodes, HashTable::new())),
             hasher: FixedState::with_seed(seed),
         }
     }

@@ -1,9 +1,8 @@
 //! A spin lock that an interrupt handler can use without ever spinning.
 
-use core::sync::atomic::AtomicBool;
-use core::sync::atomic::Ordering::SeqCst;
-
-use super::SpinLock;
+use super::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use super::atomic::{AtomicBool, fence};
+use super::{Rank, SpinLock};
 
 /// Guards `T`, and remembers that somebody wanted work done who could not wait.
 ///
@@ -12,9 +11,11 @@ use super::SpinLock;
 /// releases the lock reads the note and does the work. No interrupt needs to be
 /// masked for that.
 ///
-/// The note is stored before the failed attempt and read after the release,
-/// both sequentially consistent, so a note is never missed: if the attempt
-/// failed, the release comes after it, and the read after the release.
+/// A note is never missed: there is a full fence between leaving it and the
+/// attempt, and between the release and reading it. Whichever fence comes first,
+/// the other side sees what was stored before it: the attempt finds the lock
+/// free, or the holder finds the note. (The release of a spin lock alone is no
+/// such fence: the read after it may be done before the lock is seen free.)
 pub struct HandoffLock<T> {
     value: SpinLock<T>,
     wanted: AtomicBool,
@@ -22,9 +23,9 @@ pub struct HandoffLock<T> {
 
 impl<T> HandoffLock<T> {
     /// Wraps `value`.
-    pub const fn new(value: T) -> Self {
+    pub fn new(rank: Rank, value: T) -> Self {
         Self {
-            value: SpinLock::new(value),
+            value: SpinLock::new(rank, value),
             wanted: AtomicBool::new(false),
         }
     }
@@ -40,18 +41,27 @@ impl<T> HandoffLock<T> {
     /// Has `work` run: now, if the lock is free, or else by its holder. Returns
     /// at once. Any context.
     pub fn request(&self, work: impl FnMut(&mut T)) {
-        self.wanted.store(true, SeqCst);
+        // An exchange, so that whoever takes one note sees what all stored who
+        // left it.
+        self.wanted.swap(true, Release);
         self.settle(work);
     }
 
     fn settle(&self, mut work: impl FnMut(&mut T)) {
-        while self.wanted.load(SeqCst) {
+        loop {
+            // Pairs with itself on the other side; see above.
+            fence(SeqCst);
+            if !self.wanted.load(Relaxed) {
+                return;
+            }
             let Some(mut value) = self.value.try_lock() else {
                 return;
             };
-            // Taken before the work, so that a later request asks anew.
-            self.wanted.store(false, SeqCst);
-            work(&mut value);
+            // Taken before the work, so that a later request asks anew; Acquire,
+            // so that the work sees what was there when it was asked for.
+            if self.wanted.swap(false, Acquire) {
+                work(&mut value);
+            }
         }
     }
 }
@@ -64,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_request_while_the_lock_is_held_is_done_by_the_holder() {
-        let lock = HandoffLock::new(0);
+        let lock = HandoffLock::new(Rank::Leaf, 0);
         lock.with(
             |n| {
                 *n += 1;
@@ -81,7 +91,7 @@ mod tests {
 
     #[test]
     fn no_request_is_lost_between_threads() {
-        let lock = Arc::new(HandoffLock::new(0u64));
+        let lock = Arc::new(HandoffLock::new(Rank::Leaf, 0u64));
         let mut threads = std::vec::Vec::new();
         for _ in 0..4 {
             let lock = lock.clone();

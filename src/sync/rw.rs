@@ -1,9 +1,9 @@
 //! A lock that many may share across requests, and one have alone.
 
-use core::sync::atomic::AtomicU32;
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-
-use super::{WaitEnd, WaitQueue};
+use super::atomic::AtomicU32;
+use super::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use super::order::Note;
+use super::{Rank, WaitEnd, WaitQueue};
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::Platform;
@@ -28,12 +28,14 @@ const WANTED: u32 = 1 << 30;
 pub struct SharedGuard<'a, P: Platform> {
     lock: &'a SleepRwLock<P>,
     platform: &'a P,
+    _note: Note,
 }
 
 /// Has the lock alone until it is dropped.
 pub struct ExclusiveGuard<'a, P: Platform> {
     lock: &'a SleepRwLock<P>,
     platform: &'a P,
+    _note: Note,
 }
 
 impl<P: Platform> Default for SleepRwLock<P> {
@@ -44,7 +46,7 @@ impl<P: Platform> Default for SleepRwLock<P> {
 
 impl<P: Platform> SleepRwLock<P> {
     /// Makes a lock that nobody has.
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             state: AtomicU32::new(0),
             queue: WaitQueue::new(),
@@ -57,17 +59,17 @@ impl<P: Platform> SleepRwLock<P> {
     ///
     /// EINTR if the caller is killed meanwhile.
     pub fn share<'a>(&'a self, platform: &'a P) -> Result<SharedGuard<'a, P>> {
-        let guard = || {
+        let note = Note::wait(Rank::Layout);
+        let taken = || {
             let step = |state: u32| (state & (ALONE | WANTED) == 0).then_some(state + 1);
-            let done = self.state.fetch_update(Acquire, Relaxed, step).is_ok();
-            // A guard that is made is one that is dropped: only where it is due.
-            done.then(|| SharedGuard {
+            self.state.fetch_update(Acquire, Relaxed, step).ok()
+        };
+        match self.queue.wait(platform, None, taken) {
+            WaitEnd::Ready(_) => Ok(SharedGuard {
                 lock: self,
                 platform,
-            })
-        };
-        match self.queue.wait(platform, None, guard) {
-            WaitEnd::Ready(guard) => Ok(guard),
+                _note: note,
+            }),
             _ => Err(Error::new(Errno::EINTR, Origin::Platform)),
         }
     }
@@ -84,19 +86,21 @@ impl<P: Platform> SleepRwLock<P> {
     ///
     /// EINTR if the caller is killed meanwhile.
     pub fn take<'a>(&'a self, platform: &'a P) -> Result<ExclusiveGuard<'a, P>> {
-        let guard = || {
+        let note = Note::wait(Rank::Layout);
+        let taken = || {
             let step = |state: u32| match state & !WANTED {
                 0 => Some(ALONE),
                 _ => Some(state | WANTED),
             };
             let old = self.state.fetch_update(AcqRel, Acquire, step);
-            (old.unwrap_or(ALONE) & !WANTED == 0).then(|| ExclusiveGuard {
+            (old.unwrap_or(ALONE) & !WANTED == 0).then_some(())
+        };
+        match self.queue.wait(platform, None, taken) {
+            WaitEnd::Ready(()) => Ok(ExclusiveGuard {
                 lock: self,
                 platform,
-            })
-        };
-        match self.queue.wait(platform, None, guard) {
-            WaitEnd::Ready(guard) => Ok(guard),
+                _note: note,
+            }),
             _ => {
                 // Others who want it alone say so again when they wake.
                 self.state.fetch_and(!WANTED, AcqRel);

@@ -1,14 +1,16 @@
 //! Words that are read without a lock.
 
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU32, AtomicU64, fence};
+use super::atomic::Ordering::{Acquire, Relaxed, Release};
+use super::atomic::{AtomicU32, AtomicU64, fence};
+use super::order::{Note, Rank};
 
 /// `N` words that change together.
 ///
 /// Readers write nothing, so that any number of CPUs read at once without taking
 /// a cache line from each other; they read again if a change came in between.
 /// Changes exclude each other by spinning. Thread context only: a reader would
-/// wait for ever for a change that it interrupted.
+/// wait for ever for a change that it interrupted. A change counts as a lock of
+/// rank [`Attributes`](Rank::Attributes).
 ///
 /// # Invariants
 ///
@@ -61,6 +63,7 @@ impl<const N: usize> SeqWords<N> {
     /// Changes the words. `change` is short, does not panic, and does not come back
     /// here.
     pub fn update<R>(&self, change: impl FnOnce(&mut [u64; N]) -> R) -> R {
+        let _note = Note::wait(Rank::Attributes);
         let turn = loop {
             let turn = self.turn.load(Relaxed);
             let odd = turn.wrapping_add(1);

@@ -2,7 +2,8 @@
 
 use core::ops::{Deref, DerefMut};
 
-use super::{SpinLock, WaitEnd, WaitQueue};
+use super::order::Note;
+use super::{Rank, SpinLock, WaitEnd, WaitQueue};
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::Platform;
@@ -21,13 +22,14 @@ pub struct SleepGuard<'a, P: Platform, T> {
     lock: &'a SleepLock<P, T>,
     platform: &'a P,
     value: Option<T>,
+    _note: Note,
 }
 
 impl<P: Platform, T> SleepLock<P, T> {
     /// Wraps `value`.
-    pub const fn new(value: T) -> Self {
+    pub fn new(value: T) -> Self {
         Self {
-            value: SpinLock::new(Some(value)),
+            value: SpinLock::new(Rank::Leaf, Some(value)),
             queue: WaitQueue::new(),
         }
     }
@@ -38,11 +40,13 @@ impl<P: Platform, T> SleepLock<P, T> {
     ///
     /// EINTR if the caller is killed meanwhile.
     pub fn lock<'a>(&'a self, platform: &'a P) -> Result<SleepGuard<'a, P, T>> {
+        let note = Note::wait(Rank::Position);
         match self.queue.wait(platform, None, || self.value.lock().take()) {
             WaitEnd::Ready(value) => Ok(SleepGuard {
                 lock: self,
                 platform,
                 value: Some(value),
+                _note: note,
             }),
             _ => Err(Error::new(Errno::EINTR, Origin::Platform)),
         }

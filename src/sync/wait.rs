@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 use core::time::Duration;
 
-use super::SpinLock;
+use super::{Rank, SpinLock, park};
 use crate::platform::{Platform, Signal};
 
 /// Threads that wait for one condition, woken in the order they came.
@@ -40,13 +40,16 @@ impl<P: Platform> Default for WaitQueue<P> {
 
 impl<P: Platform> WaitQueue<P> {
     /// Makes an empty queue.
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
-            waiting: SpinLock::new(Waiting {
-                next_ticket: 0,
-                wakes: 0,
-                threads: VecDeque::new(),
-            }),
+            waiting: SpinLock::new(
+                Rank::Leaf,
+                Waiting {
+                    next_ticket: 0,
+                    wakes: 0,
+                    threads: VecDeque::new(),
+                },
+            ),
         }
     }
 
@@ -64,13 +67,12 @@ impl<P: Platform> WaitQueue<P> {
         if let Some(value) = ready() {
             return WaitEnd::Ready(value);
         }
+        let thread = platform.current_thread();
         let ticket = {
             let mut waiting = self.waiting.lock();
             let ticket = waiting.next_ticket;
             waiting.next_ticket += 1;
-            waiting
-                .threads
-                .push_back((ticket, platform.current_thread()));
+            waiting.threads.push_back((ticket, thread));
             ticket
         };
         let mut seen;
@@ -86,7 +88,7 @@ impl<P: Platform> WaitQueue<P> {
             if deadline.is_some_and(|deadline| platform.now() >= deadline) {
                 break WaitEnd::TimedOut;
             }
-            platform.park(deadline);
+            park(platform, deadline);
         };
         let mut waiting = self.waiting.lock();
         let was_first = waiting

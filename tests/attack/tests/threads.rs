@@ -166,17 +166,20 @@ fn who_does_not_get_the_lock_on_a_layout_does_not_give_it_back() {
     // Who would have to wait comes back at once.
     platform.set_signal(Signal::Kill);
     let lock = SleepRwLock::new();
-    let alone = lock.take(platform).unwrap();
-    assert!(lock.share(platform).is_err());
-    assert!(lock.take(platform).is_err());
-    assert!(lock.share(platform).is_err(), "it was given back");
+    // Each in a thread of its own: one that has a lock does not ask for it again.
+    let share = || std::thread::scope(|s| s.spawn(|| lock.share(platform)).join().unwrap());
+    let take = || std::thread::scope(|s| s.spawn(|| lock.take(platform)).join().unwrap());
+    let alone = take().unwrap();
+    assert!(share().is_err());
+    assert!(take().is_err());
+    assert!(share().is_err(), "it was given back");
     drop(alone);
-    let (one, two) = (lock.share(platform).unwrap(), lock.share(platform).unwrap());
-    assert!(lock.take(platform).is_err());
+    let (one, two) = (share().unwrap(), share().unwrap());
+    assert!(take().is_err());
     drop(one);
-    assert!(lock.take(platform).is_err(), "one sharer is left");
+    assert!(take().is_err(), "one sharer is left");
     drop(two);
-    drop(lock.take(platform).unwrap());
+    drop(take().unwrap());
     platform.set_signal(Signal::None);
     guest.finish();
 }

@@ -1,5 +1,6 @@
 //! The kernel around the driver, as far as a test needs one.
 
+use core::cell::Cell;
 use core::fmt;
 use core::time::Duration;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -8,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use virtio_fs::device::SharedMemory;
 use virtio_fs::device::window::WindowMemory;
 use virtio_fs::platform::{Caller, FileLabel, FilePages, NewFile, Platform, Signal};
+use virtio_fs::sync::order::{self, Context, Held};
 
 use crate::hal::FakeHal;
 use crate::shared::{Drive, Shared};
@@ -68,6 +70,15 @@ struct Parker {
 
 thread_local! {
     static PARKER: Arc<Parker> = Arc::default();
+    static HELD: Held = const { Held::new() };
+    static CONTEXT: Cell<Context> = const { Cell::new(Context::Thread) };
+}
+
+/// Runs an interrupt handler of the driver's, as one that may wait for nothing.
+pub(crate) fn in_interrupt(handler: impl FnOnce()) {
+    let before = CONTEXT.replace(Context::Interrupt);
+    handler();
+    CONTEXT.set(before);
 }
 
 /// A thread of the test.
@@ -86,6 +97,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl FakePlatform {
     pub(crate) fn new(shared: Arc<Shared>, can_sleep: bool) -> Self {
+        order::watch(|check| HELD.with(|held| check(held, CONTEXT.get())));
         let person = Person {
             caller: Caller::ROOT,
             groups: Vec::new(),

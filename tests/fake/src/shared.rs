@@ -9,6 +9,7 @@ use virtio_fs::device::SharedMemory;
 use crate::clock::Clock;
 use crate::device::{Device, Interrupt};
 use crate::memory::Memory;
+use crate::platform::in_interrupt;
 
 /// Who makes the device work, and on which clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,7 +84,7 @@ impl Shared {
                 .unwrap_or_else(PoisonError::into_inner)
                 .clone();
             match (next, handler) {
-                (Some(interrupt), Some(handler)) => handler(interrupt),
+                (Some(interrupt), Some(handler)) => in_interrupt(|| handler(interrupt)),
                 (Some(_), None) => (),
                 (None, _) => return any,
             }

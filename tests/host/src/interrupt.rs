@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use crate::platform::in_interrupt;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 /// Called in the interrupt thread with the vector that the driver chose for a
@@ -253,7 +254,7 @@ impl InterruptThread {
             .spawn(move || {
                 loop {
                     match shared.next() {
-                        Ok(Some(vector)) => handler(vector),
+                        Ok(Some(vector)) => in_interrupt(|| handler(vector)),
                         Ok(None) => return,
                         Err(error) => panic!("epoll for interrupts: {error}"),
                     }

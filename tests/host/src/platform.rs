@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use virtio_fs::device::SharedMemory;
 use virtio_fs::device::window::WindowMemory;
 use virtio_fs::platform::{Caller, Platform, Signal};
+use virtio_fs::sync::order::{self, Context, Held};
 
 use crate::{HostHal, VhostUserTransport, window};
 
@@ -34,6 +35,7 @@ pub struct HostPlatform {
 impl HostPlatform {
     /// Makes a platform whose clock starts at 0 now.
     pub fn new(waiting: Waiting) -> Self {
+        order::watch(|check| HELD.with(|held| check(held, CONTEXT.get())));
         Self {
             start: Instant::now(),
             waiting,
@@ -109,10 +111,19 @@ impl Platform for HostPlatform {
 }
 
 thread_local! {
+    static HELD: Held = const { Held::new() };
+    static CONTEXT: Cell<Context> = const { Cell::new(Context::Thread) };
     static SIGNAL: Arc<AtomicU8> = const { AtomicU8::new(0) }.into();
     static CPU: Cell<Option<usize>> = const { Cell::new(None) };
     static CALLER: Cell<Caller> = const { Cell::new(Caller::ROOT) };
     static GROUPS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Runs an interrupt handler of the driver's, as one that may wait for nothing.
+pub(crate) fn in_interrupt(handler: impl FnOnce()) {
+    let before = CONTEXT.replace(Context::Interrupt);
+    handler();
+    CONTEXT.set(before);
 }
 
 fn decode(signal: u8) -> Signal {
