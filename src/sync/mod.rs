@@ -9,11 +9,11 @@
 //! - [`SeqWords`]: a few words that readers get without a lock.
 //! - [`SleepLock`] and [`SleepRwLock`]: held across requests.
 //! - [`WaitQueue`]: where threads sleep, through the
-//!   [`Platform`](crate::platform::Platform).
+//!   [`Platform`].
 //!
 //! Each has a [`Rank`], and debug builds check that they are taken in
-//! [order](order). All that is atomic in the driver's state machines comes from
-//! [`atomic`], so that a model checker can put its own in their place: it
+//! [order]. All that is atomic in the driver's state machines comes from
+//! `atomic`, so that a model checker can put its own in their place: it
 //! compiles these very files (tests/model).
 
 mod handoff;
@@ -24,8 +24,9 @@ mod sleep;
 mod spin;
 mod wait;
 
-/// Atomics and fences.
+/// Atomics, fences, and what a thread does that spins.
 pub(crate) mod atomic {
+    pub(crate) use core::hint::spin_loop;
     pub(crate) use core::sync::atomic::{
         AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence,
     };

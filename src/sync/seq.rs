@@ -1,7 +1,7 @@
 //! Words that are read without a lock.
 
 use super::atomic::Ordering::{Acquire, Relaxed, Release};
-use super::atomic::{AtomicU32, AtomicU64, fence};
+use super::atomic::{AtomicU32, AtomicU64, fence, spin_loop};
 use super::order::{Note, Rank};
 
 /// `N` words that change together.
@@ -56,7 +56,7 @@ impl<const N: usize> SeqWords<N> {
                     return result;
                 }
             }
-            core::hint::spin_loop();
+            spin_loop();
         }
     }
 
@@ -76,7 +76,7 @@ impl<const N: usize> SeqWords<N> {
             {
                 break turn;
             }
-            core::hint::spin_loop();
+            spin_loop();
         };
         fence(Release);
         let mut words = core::array::from_fn(|i| self.words[i].load(Relaxed));
