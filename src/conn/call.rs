@@ -139,10 +139,7 @@ impl<P: Platform> Connection<P> {
     /// Returns how many bytes of scattered data one request surely can carry by
     /// the bound of the queue, with each page apart.
     pub fn fitting(&self) -> usize {
-        let table = self.queues[0].with_ring(|ring| {
-            let slot = self.pool.slot(SlotId(0));
-            ring.max_segments(slot.table.capacity())
-        });
+        let table = self.queues[0].max_segments(self.pool.slot(SlotId(0)).table.capacity());
         // Arguments, reply, and one more where the data begin inside a page.
         usize::from(table.saturating_sub(3)) * PAGE_SIZE
     }
@@ -180,7 +177,7 @@ impl<P: Platform> Connection<P> {
         slot.segments.store(builder.finish(), Relaxed);
         drop(args);
         slot.arm(cleanup_of(R::OPCODE), None);
-        self.submit_slot(id, slot, R::OPCODE);
+        self.submit_slot(id, slot);
         Some(id)
     }
 
@@ -338,9 +335,8 @@ impl<P: Platform> Connection<P> {
     }
 
     /// Gives an armed slot to the device.
-    pub(super) fn submit_slot(&self, id: SlotId, slot: &Slot<P>, opcode: Opcode) {
-        let n = self.queues.len();
-        let index = if n == 1 { 0 } else { self.place(opcode) % n };
+    pub(super) fn submit_slot(&self, id: SlotId, slot: &Slot<P>) {
+        let index = self.place();
         slot.queue.store(index as u16, Relaxed);
         if !self.queues[index].submit(id, &self.env())
             && slot.lose(&self.platform) == SlotState::Returned
@@ -360,9 +356,17 @@ impl<P: Platform> Connection<P> {
         }
     }
 
-    /// Chooses a queue: one for each CPU, as far as they go.
-    fn place(&self, _opcode: Opcode) -> usize {
-        self.platform.cpu()
+    /// Chooses a queue: that of the CPU, whose caches know it and whose interrupts
+    /// come back here; when it is full, the one with the fewest requests, so that
+    /// none is idle while requests wait in another.
+    fn place(&self) -> usize {
+        let n = self.queues.len();
+        let own = if n == 1 { 0 } else { self.platform.cpu() % n };
+        let queue = &self.queues[own];
+        if n == 1 || queue.load() < queue.size() {
+            return own;
+        }
+        (0..n).min_by_key(|&n| self.queues[n].load()).unwrap_or(own)
     }
 }
 
@@ -386,7 +390,7 @@ impl<P: Platform> Flight<'_, '_, '_, P> {
         let slot = conn.pool.slot(self.id);
         let notes = conn.encode(slot, request, self.class, self.only)?;
         let (data_out, data_in) = (request.data_out(), request.data_in());
-        let limit = conn.queues[0].with_ring(|ring| ring.max_segments(slot.table.capacity()));
+        let limit = conn.queues[0].max_segments(slot.table.capacity());
         {
             let args = slot.args.lock();
             let mut builder = TableBuilder::new(&slot.table, limit);
@@ -410,7 +414,7 @@ impl<P: Platform> Flight<'_, '_, '_, P> {
             cleanup_of(R::OPCODE),
             Some(Waiter::Thread(conn.platform.current_thread())),
         );
-        conn.submit_slot(self.id, slot, R::OPCODE);
+        conn.submit_slot(self.id, slot);
         let cut_short = match conn.wait(self.id, R::OPCODE, self.lent.is_some()) {
             WaitEnd::Back(why) => why,
             WaitEnd::GivenUp(error) => {
@@ -602,6 +606,7 @@ pub(super) const fn cleanup_of(opcode: Opcode) -> Cleanup {
         Opcode::Opendir => Cleanup::OpenDir,
         Opcode::Create | Opcode::Tmpfile => Cleanup::EntryOpen,
         Opcode::Release | Opcode::Releasedir => Cleanup::Closed,
+        Opcode::Setlk | Opcode::Setlkw => Cleanup::Lock,
         _ => Cleanup::None,
     }
 }

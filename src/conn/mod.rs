@@ -46,6 +46,7 @@ mod counters;
 mod forget;
 mod init;
 mod limits;
+mod lock;
 mod names;
 mod notify;
 mod open;
@@ -117,6 +118,8 @@ pub struct Connection<P: Platform> {
     queues: Box<[Queue<P>]>,
     forgets: Forgets<P>,
     notices: Option<Notices<P>>,
+    /// Locks that are asked for, by the id of the request.
+    locks: SpinLock<Vec<lock::Asked>>,
     /// Handles that could not be released at once.
     releases: SpinLock<Vec<worker::PendingRelease>>,
     next_unique: AtomicU64,
@@ -198,7 +201,7 @@ impl<P: Platform> Connection<P> {
 
     /// Returns the size of the first request queue in entries.
     pub fn queue_size(&self) -> u16 {
-        self.queues[0].with_ring(|ring| ring.size())
+        self.queues[0].size()
     }
 
     /// Serves an interrupt. Any context; does not block.

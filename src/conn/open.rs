@@ -363,6 +363,7 @@ impl<P: Platform> Connection<P> {
             queues,
             forgets,
             notices,
+            locks: SpinLock::new(Rank::Leaf, Vec::new()),
             releases: SpinLock::new(Rank::Leaf, Vec::new()),
             next_unique: AtomicU64::new(0),
             names: Names::new(seed),

@@ -98,10 +98,7 @@ impl<P: Platform> Connection<P> {
 
     /// Returns how many pieces of memory one request can carry.
     pub(crate) fn max_pieces(&self) -> usize {
-        let table = self.queues[0].with_ring(|ring| {
-            let slot = self.pool.slot(SlotId(0));
-            ring.max_segments(slot.table.capacity())
-        });
+        let table = self.queues[0].max_segments(self.pool.slot(SlotId(0)).table.capacity());
         usize::from(table.saturating_sub(2)).max(1)
     }
 
@@ -305,7 +302,7 @@ impl<P: Platform> PageIo<'_, P> {
             "pages that the request does not speak of"
         );
         {
-            let limit = conn.queues[0].with_ring(|ring| ring.max_segments(slot.table.capacity()));
+            let limit = conn.queues[0].max_segments(slot.table.capacity());
             let mut args = slot.args.lock();
             let mut builder = TableBuilder::new(&slot.table, limit);
             let access = if out > 0 { Access::Read } else { Access::Write };
@@ -341,7 +338,7 @@ impl<P: Platform> PageIo<'_, P> {
         self.sent = true;
         conn.counters.bytes_sent.add(out as u64);
         slot.arm(Cleanup::Pages, None);
-        conn.submit_slot(self.id, slot, R::OPCODE);
+        conn.submit_slot(self.id, slot);
         Ok(())
     }
 }

@@ -1,12 +1,14 @@
 //! The in-flight table: all slots, and the queue of those who want one.
 //!
 //! The number of slots is the bound on active requests (S0-15). Who finds none
-//! waits in line; nobody overtakes (S0-25), but for requests that must not fail
-//! and must not wait behind others (RELEASE, FLUSH, DESTROY: S4-M34, M40 to
+//! waits in line; nobody overtakes (S0-25), but whoever waits for the limit of
+//! his class, and but for requests that must not fail and must not wait behind
+//! others (RELEASE, FLUSH, DESTROY: S4-M34, M40 to
 //! M44), for which the last slots are kept.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::vec;
 use alloc::vec::Vec;
 
 use super::slot::{Slot, SlotState};
@@ -31,6 +33,9 @@ pub enum Class {
     /// Somebody's read-ahead or write-back: waits in line, and only so many of
     /// them are active at once (`max_background` of INIT).
     Background,
+    /// A wait for a lock, which may take for ever: waits in line, and at most half
+    /// of the slots are taken by them, so that whoever has the lock can drop it.
+    Lock,
     /// RELEASE, FLUSH and their like: may take the reserved slots, overtakes, and
     /// carries no credentials.
     Forced,
@@ -60,12 +65,23 @@ struct Line<P: Platform> {
     /// Came back with something to clean up, which needs thread context.
     to_clean: Vec<u16>,
     next_ticket: u64,
-    waiting: VecDeque<(u64, P::Thread)>,
+    waiting: VecDeque<Waiting<P::Thread>>,
+    /// What each slot was granted for.
+    granted: Box<[Class]>,
     background: u16,
     max_background: u16,
+    locks: u16,
+    max_locks: u16,
     /// Who waits for what a request with pages brings. Woken when it is back, to
     /// clean up, and again when that is done.
     watching: Vec<(u16, u64, P::Thread)>,
+}
+
+/// Somebody in the line.
+struct Waiting<T> {
+    ticket: u64,
+    class: Class,
+    thread: T,
 }
 
 /// A place in the line.
@@ -74,7 +90,8 @@ pub(crate) struct Ticket(u64);
 impl<P: Platform> Pool<P> {
     /// Allocates `count` slots for callers and the reserved ones.
     pub(crate) fn new(count: u16, max_segments: u16) -> Result<Self, OutOfDma> {
-        let count = count.max(1) + RESERVED;
+        let normal = count.max(1);
+        let count = normal + RESERVED;
         let slots: Box<[_]> = (0..count)
             .map(|_| Slot::new(max_segments))
             .collect::<Result<_, _>>()?;
@@ -83,8 +100,11 @@ impl<P: Platform> Pool<P> {
             to_clean: Vec::with_capacity(count.into()),
             next_ticket: 0,
             waiting: VecDeque::with_capacity(count.into()),
+            granted: vec![Class::Normal; count.into()].into_boxed_slice(),
             background: 0,
             max_background: u16::MAX,
+            locks: 0,
+            max_locks: (normal / 2).max(1),
             watching: Vec::with_capacity(count.into()),
         };
         Ok(Self {
@@ -119,24 +139,41 @@ impl<P: Platform> Pool<P> {
 
     /// Sets how many background requests may be active at once.
     pub(crate) fn set_max_background(&self, platform: &P, max: u16) {
-        self.with(platform, |line| line.max_background = max.max(1));
+        self.with(platform, |line| {
+            line.max_background = max.max(1);
+            line.wake_first(platform);
+        });
     }
 
     /// Takes a slot, or a place in the line if it is somebody else's turn.
     pub(crate) fn take(&self, platform: &P, class: Class) -> Result<SlotId, Ticket> {
+        let now = |line: &mut Line<P>| {
+            let first = class.is_forced() || line.first().is_none();
+            let id = first.then(|| line.grant(class)).flatten()?;
+            self.slot(id).set_state(SlotState::Owned);
+            Some(id)
+        };
+        if let Some(id) = self.with(platform, now) {
+            return Ok(id);
+        }
+        let thread = platform.current_thread();
         self.with(platform, |line| {
-            let first = line.waiting.is_empty() || class.is_forced();
-            if let Some(id) = first.then(|| line.grant(class)).flatten() {
-                self.granted(id, class);
+            if let Some(id) = now(line) {
                 return Ok(id);
             }
             let ticket = line.next_ticket;
             line.next_ticket += 1;
-            if class.is_forced() {
-                line.waiting.push_front((ticket, platform.current_thread()));
-            } else {
-                line.waiting.push_back((ticket, platform.current_thread()));
-            }
+            let waiting = Waiting {
+                ticket,
+                class,
+                thread,
+            };
+            let forced = |w: &&Waiting<P::Thread>| w.class.is_forced();
+            let at = match class.is_forced() {
+                true => line.waiting.iter().take_while(forced).count(),
+                false => line.waiting.len(),
+            };
+            line.waiting.insert(at, waiting);
             Err(Ticket(ticket))
         })
     }
@@ -145,9 +182,9 @@ impl<P: Platform> Pool<P> {
     /// background requests are active.
     pub(crate) fn try_take(&self, platform: &P, class: Class, most: u16) -> Option<SlotId> {
         self.with(platform, |line| {
-            let may = line.waiting.is_empty() && line.background < most;
+            let may = line.first().is_none() && line.background < most;
             let id = may.then(|| line.grant(class)).flatten()?;
-            self.granted(id, class);
+            self.slot(id).set_state(SlotState::Owned);
             Some(id)
         })
     }
@@ -179,17 +216,14 @@ impl<P: Platform> Pool<P> {
     /// Takes a slot if it is the ticket's turn.
     pub(crate) fn redeem(&self, platform: &P, ticket: &Ticket, class: Class) -> Option<SlotId> {
         self.with(platform, |line| {
-            if line
-                .waiting
-                .front()
-                .is_none_or(|(first, _)| *first != ticket.0)
-            {
+            let at = line.first()?;
+            if line.waiting[at].ticket != ticket.0 {
                 return None;
             }
             let id = line.grant(class)?;
-            line.waiting.pop_front();
+            line.waiting.remove(at);
             line.wake_first(platform);
-            self.granted(id, class);
+            self.slot(id).set_state(SlotState::Owned);
             Some(id)
         })
     }
@@ -197,17 +231,9 @@ impl<P: Platform> Pool<P> {
     /// Leaves the line.
     pub(crate) fn leave(&self, platform: &P, ticket: Ticket) {
         self.with(platform, |line| {
-            line.waiting.retain(|(t, _)| *t != ticket.0);
+            line.waiting.retain(|w| w.ticket != ticket.0);
             line.wake_first(platform);
         });
-    }
-
-    fn granted(&self, id: SlotId, class: Class) {
-        let slot = self.slot(id);
-        slot.set_state(SlotState::Owned);
-        if class == Class::Background {
-            slot.set_background();
-        }
     }
 
     /// Gives a slot back.
@@ -239,8 +265,8 @@ impl<P: Platform> Pool<P> {
     /// Wakes everybody in the line, to look at the connection's state again.
     pub(crate) fn wake_all(&self, platform: &P) {
         self.with(platform, |line| {
-            for (_, thread) in &line.waiting {
-                platform.unpark(thread);
+            for waiting in &line.waiting {
+                platform.unpark(&waiting.thread);
             }
         });
     }
@@ -273,28 +299,46 @@ impl<P: Platform> Pool<P> {
 }
 
 impl<P: Platform> Line<P> {
-    fn grant(&mut self, class: Class) -> Option<SlotId> {
-        let keep = if class.is_forced() {
-            0
-        } else {
-            usize::from(RESERVED)
+    /// Returns whether a request of this class could have a slot now.
+    fn may(&self, class: Class) -> bool {
+        let keep = match class.is_forced() {
+            true => 0,
+            false => usize::from(RESERVED),
         };
-        if self.free.len() <= keep {
+        self.free.len() > keep
+            && match class {
+                Class::Background => self.background < self.max_background,
+                Class::Lock => self.locks < self.max_locks,
+                Class::Normal | Class::Forced | Class::Session => true,
+            }
+    }
+
+    /// Returns whose turn it is: the first who could have a slot. Who is kept back
+    /// by the limit of a class keeps back nobody else.
+    fn first(&self) -> Option<usize> {
+        self.waiting.iter().position(|w| self.may(w.class))
+    }
+
+    fn grant(&mut self, class: Class) -> Option<SlotId> {
+        if !self.may(class) {
             return None;
         }
-        if class == Class::Background {
-            if self.background >= self.max_background {
-                return None;
-            }
-            self.background += 1;
+        let id = self.free.pop()?;
+        self.granted[usize::from(id)] = class;
+        match class {
+            Class::Background => self.background += 1,
+            Class::Lock => self.locks += 1,
+            Class::Normal | Class::Forced | Class::Session => {}
         }
-        self.free.pop().map(SlotId)
+        Some(SlotId(id))
     }
 
     fn free(&mut self, id: SlotId, slot: &Slot<P>) {
         slot.set_state(SlotState::Free);
-        if slot.take_background() {
-            self.background -= 1;
+        match self.granted[usize::from(id.0)] {
+            Class::Background => self.background -= 1,
+            Class::Lock => self.locks -= 1,
+            Class::Normal | Class::Forced | Class::Session => {}
         }
         self.free.push(id.0);
     }
@@ -306,10 +350,8 @@ impl<P: Platform> Line<P> {
     }
 
     fn wake_first(&self, platform: &P) {
-        if !self.free.is_empty()
-            && let Some((_, thread)) = self.waiting.front()
-        {
-            platform.unpark(thread);
+        if let Some(at) = self.first() {
+            platform.unpark(&self.waiting[at].thread);
         }
     }
 }

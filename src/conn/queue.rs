@@ -1,8 +1,8 @@
 //! One virtqueue with those who wait for room in it.
 
 use alloc::collections::VecDeque;
-use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicU16};
 
 use super::counters::Counters;
 use super::pool::{Pool, SlotId};
@@ -16,6 +16,11 @@ use crate::sync::{HandoffLock, Rank};
 /// A request queue.
 pub(crate) struct Queue<P: Platform> {
     index: u16,
+    /// Entries of the ring.
+    size: AtomicU16,
+    /// Requests that were given to it and did not come back. A hint: it is read
+    /// without the lock.
+    load: AtomicU16,
     ring: HandoffLock<State<P>>,
     /// The device broke the ring's rules, or is gone.
     failed: AtomicBool,
@@ -49,6 +54,8 @@ impl<P: Platform> Queue<P> {
         };
         Ok(Self {
             index,
+            size: AtomicU16::new(size),
+            load: AtomicU16::new(0),
             ring: HandoffLock::new(Rank::Ring, state),
             failed: AtomicBool::new(false),
         })
@@ -59,7 +66,23 @@ impl<P: Platform> Queue<P> {
         self.index
     }
 
-    /// Runs `f` on the ring itself, for setting up and resetting.
+    /// Returns the number of entries.
+    pub(crate) fn size(&self) -> u16 {
+        self.size.load(Relaxed)
+    }
+
+    /// Returns how many requests wait in it or are with the device.
+    pub(crate) fn load(&self) -> u16 {
+        self.load.load(Relaxed)
+    }
+
+    /// Returns how many segments a request may have whose table has so many.
+    pub(crate) fn max_segments(&self, table_capacity: u16) -> u16 {
+        table_capacity.min(self.size())
+    }
+
+    /// Runs `f` on the ring itself, for setting up. Nothing is reaped meanwhile, not
+    /// even for an interrupt that comes just then.
     pub(crate) fn with_ring<R>(&self, f: impl FnOnce(&mut Ring<P::Hal>) -> R) -> R {
         self.ring.with(|state| f(&mut state.ring), |_| ())
     }
@@ -80,6 +103,7 @@ impl<P: Platform> Queue<P> {
                     taken = false;
                     return core::mem::take(&mut state.kick);
                 }
+                self.load.fetch_add(1, Relaxed);
                 if !state.parked.is_empty() || state.add(id, env.pool).is_err() {
                     env.counters.queue_full.add(1);
                     state.parked.push_back(id);
@@ -117,6 +141,7 @@ impl<P: Platform> Queue<P> {
             match state.ring.pop() {
                 Ok(Some(used)) => {
                     let id = SlotId(used.token);
+                    self.load.fetch_sub(1, Relaxed);
                     if env.pool.slot(id).complete(used.written, env.platform) == SlotState::Returned
                     {
                         env.pool.give_back(env.platform, id);
@@ -150,13 +175,14 @@ impl<P: Platform> Queue<P> {
 
     /// Turns interrupts on or off.
     pub(crate) fn set_interrupts(&self, on: bool, env: &Env<'_, P>) {
-        let missed = self.with_ring(|ring| {
+        let set = |state: &mut State<P>| {
             if on {
-                return ring.enable_interrupts();
+                return state.ring.enable_interrupts();
             }
-            ring.disable_interrupts();
+            state.ring.disable_interrupts();
             false
-        });
+        };
+        let missed = self.ring.with(set, |state| self.drain(state, env));
         if missed {
             self.reap(env);
         }
@@ -168,7 +194,9 @@ impl<P: Platform> Queue<P> {
             |state| {
                 state.life = next;
                 // Nothing more goes out.
+                self.load.fetch_sub(state.parked.len() as u16, Relaxed);
                 state.parked.clear();
+                self.load.store(0, Relaxed);
                 state.kick = false;
             },
             |_| (),
@@ -183,6 +211,7 @@ impl<P: Platform> Queue<P> {
             let new = Ring::new(size, features)?;
             let old = self.with_ring(|ring| core::mem::replace(ring, new));
             drop(old);
+            self.size.store(size, Relaxed);
         }
         Ok(())
     }
@@ -193,6 +222,7 @@ impl<P: Platform> Queue<P> {
             |state| {
                 state.ring.reset();
                 state.parked.clear();
+                self.load.store(0, Relaxed);
                 state.error = None;
                 state.kick = false;
             },

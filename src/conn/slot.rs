@@ -87,6 +87,8 @@ pub(crate) enum Cleanup {
     EntryOpen = 4,
     /// Something was handed back: a file is closed now (RELEASE, RELEASEDIR).
     Closed = 5,
+    /// A lock was taken, or dropped (SETLK, SETLKW).
+    Lock = 7,
     /// Pages of a cache went with it: their owners are told what came of it.
     Pages = 6,
 }
@@ -99,6 +101,7 @@ impl Cleanup {
             3 => Self::OpenDir,
             4 => Self::EntryOpen,
             5 => Self::Closed,
+            7 => Self::Lock,
             6 => Self::Pages,
             _ => Self::None,
         }
@@ -110,8 +113,6 @@ pub(crate) struct Slot<P: Platform> {
     state: AtomicU8,
     cleanup: AtomicU8,
     interrupted: AtomicBool,
-    /// The request counts as a background one until the slot is free again.
-    background: AtomicBool,
     /// The device was reset under the request: no reply will be found.
     lost: AtomicBool,
     /// The device was given the request: it may have been carried out.
@@ -149,7 +150,6 @@ impl<P: Platform> Slot<P> {
             state: AtomicU8::new(SlotState::Free as u8),
             cleanup: AtomicU8::new(0),
             interrupted: AtomicBool::new(false),
-            background: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             sent: AtomicBool::new(false),
             life: AtomicU32::new(0),
@@ -279,16 +279,6 @@ impl<P: Platform> Slot<P> {
     /// Returns what the device says it wrote.
     pub(crate) fn written(&self) -> u32 {
         self.written.load(Relaxed)
-    }
-
-    /// Notes that the slot was granted to a background request.
-    pub(crate) fn set_background(&self) {
-        self.background.store(true, Relaxed);
-    }
-
-    /// Returns whether it was, once.
-    pub(crate) fn take_background(&self) -> bool {
-        self.background.swap(false, Relaxed)
     }
 
     /// Returns whether the reply was lost in a reset.

@@ -94,7 +94,7 @@ impl<P: Platform> Connection<P> {
         }
         let waiter = Waiter::Thread(self.platform.current_thread());
         slot.arm(cleanup_of(R::OPCODE), Some(waiter));
-        self.submit_slot(id, slot, R::OPCODE);
+        self.submit_slot(id, slot);
         self.counters.bytes_sent.add(out as u64);
         let capacity = R::REPLY.fixed_area() + room;
         Ok(Ticket {

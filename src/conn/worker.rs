@@ -52,6 +52,7 @@ impl<P: Platform> Connection<P> {
         while let Some(id) = self.pool.next_to_clean(&self.platform) {
             self.clean_up(id);
         }
+        self.drop_locks();
         self.send_releases();
         self.forgets.flush_old(self);
     }
@@ -61,10 +62,11 @@ impl<P: Platform> Connection<P> {
         let slot = self.pool.slot(id);
         let cleanup = slot.cleanup();
         let node = NodeId::new(slot.node.load(Relaxed));
-        let (mut forget, mut release) = (None, None);
+        let (mut forget, mut release, mut unlock) = (None, None, None);
         match cleanup {
             Cleanup::None => {}
             Cleanup::Pages => return self.finish_pages(id),
+            Cleanup::Lock => unlock = self.stray_lock(slot),
             Cleanup::Closed => {
                 if let Some(node) = node {
                     self.forgets.closed(node);
@@ -95,6 +97,9 @@ impl<P: Platform> Connection<P> {
         }
         let flags = self.flags_of_open(slot);
         self.pool.put(&self.platform, id);
+        if let Some(args) = unlock {
+            self.drop_lock(args);
+        }
         if let Some((node, fh)) = release {
             match cleanup {
                 Cleanup::OpenDir => self.release_dir(node, fh, flags),
@@ -184,6 +189,9 @@ impl<P: Platform> Connection<P> {
             self.forgets.closed(node);
             return true;
         }
+        if self.is_locking(node, fh) {
+            return false;
+        }
         if dir {
             let sent = self.post(&Releasedir { node, fh, flags });
             if sent {
@@ -209,13 +217,13 @@ impl<P: Platform> Connection<P> {
     }
 
     fn send_releases(&self) {
-        while !self.state().is_interlude() {
-            let Some(release) = self.releases.lock().pop() else {
-                return;
-            };
-            if !self.post_release(&release) {
+        if self.state().is_interlude() {
+            return;
+        }
+        let releases = core::mem::take(&mut *self.releases.lock());
+        for release in releases {
+            if self.state().is_interlude() || !self.post_release(&release) {
                 self.releases.lock().push(release);
-                return;
             }
         }
     }

@@ -15,15 +15,12 @@ use core::time::Duration;
 
 use super::lock_table::{Circles, FileKey, LockTable, Outcome, Owned, Ticket};
 use super::{File, FileSystem, Inode};
-use crate::conn::Class;
-use crate::device::Data;
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
 use crate::platform::{Platform, Signal};
 use crate::sync::{Rank, SpinLock, park};
 use crate::wire::{
-    Getlk, InitFlags, Lock, LockArgs, LockFamily, LockKind, LockOwner, Opcode, SIZE_MAX, Setlk,
-    Setlkw,
+    Getlk, InitFlags, Lock, LockArgs, LockFamily, LockKind, LockOwner, Opcode, SIZE_MAX,
 };
 
 /// Whether a lock that is in the way is waited for.
@@ -381,9 +378,9 @@ impl<P: Platform> File<P> {
             self.inode().set_locked();
         }
         let result = if wait == LockWait::Wait && args.lock.kind != LockKind::Unlock {
-            self.remote(|| conn.ask(&Setlkw(args)))
+            self.remote(|| conn.wait_for_lock(args))
         } else {
-            self.remote(|| conn.ask(&Setlk(args)))
+            self.remote(|| conn.set_lock(args))
         };
         if let Some(Ok(())) = result {
             let (owner, lock) = (args.owner, args.lock);
@@ -403,10 +400,9 @@ impl<P: Platform> File<P> {
     /// Blocks.
     pub(super) fn unlock_remotely(&self, owner: LockOwner) -> Result<()> {
         let lock = whole(LockKind::Unlock, 0);
-        let request = Setlk(self.lock_args(owner, lock, LockFamily::Posix));
+        let args = self.lock_args(owner, lock, LockFamily::Posix);
         let conn = &self.inode().fs.conn;
-        self.remote(|| conn.call(&request, Data::None, Class::Forced))
-            .unwrap_or(Ok(()))
+        self.remote(|| conn.set_lock(args)).unwrap_or(Ok(()))
     }
 }
 

@@ -2,14 +2,17 @@
 //! up after those who left; what data cost.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use virtio_fs::Errno;
 use virtio_fs::conn::{Class, Config, DataCache, Deadlines, State};
 use virtio_fs::device::Data;
-use virtio_fs::fs::{At, FlushPolicy, MountOptions};
+use virtio_fs::fs::{At, FlushPolicy, LockWait, MountOptions};
 use virtio_fs::platform::Signal;
-use virtio_fs::wire::{Getattr, LockOwner, NodeId, OpenFlags};
+use virtio_fs::wire::{Getattr, Lock, LockKind, LockOwner, NodeId, OpenFlags};
 use virtio_fs_attack::{Guest, assert_gone, tree};
 use virtio_fs_fake::{Fake, Fault, Interrupts, Op, Rule, Sharing};
 
@@ -504,4 +507,156 @@ fn names_that_are_none_are_not_sent() {
     assert!(root.lookup(&[b'x'; 5000]).is_err());
     assert_eq!(guest.fake.counts(), BTreeMap::new());
     guest.finish();
+}
+
+/// Who holds a lock on the server, and a file of theirs to wait for it with.
+fn locked(
+    max_active: u16,
+) -> (
+    Guest,
+    Arc<virtio_fs::fs::File<virtio_fs_fake::FakePlatform>>,
+) {
+    let guest = narrow(max_active);
+    let file = guest.inode("/dir/file").open(OpenFlags::RDWR).unwrap();
+    file.set_lock(LockOwner(1), write_lock(), LockWait::Fail)
+        .unwrap();
+    (guest, file)
+}
+
+fn write_lock() -> Lock {
+    Lock {
+        start: 0,
+        end: 99,
+        kind: LockKind::Write,
+        pid: 0,
+    }
+}
+
+fn unlock() -> Lock {
+    Lock {
+        kind: LockKind::Unlock,
+        ..write_lock()
+    }
+}
+
+#[test]
+fn waiters_for_locks_leave_room_for_who_unlocks() {
+    for max_active in [1, 2, 4] {
+        let (guest, file) = locked(max_active);
+        for owner in 2..=u64::from(max_active) + 1 {
+            kill_waiter(&guest, Signal::Kill);
+            let wait = file.set_lock(LockOwner(owner), write_lock(), LockWait::Wait);
+            assert_eq!(wait.unwrap_err().errno(), Errno::EINTR);
+            calm(&guest);
+        }
+        let most = u64::from(max_active / 2).max(1);
+        assert_eq!(guest.fake.count(Op::SETLKW), most, "{max_active} slots");
+        file.set_lock(LockOwner(1), unlock(), LockWait::Fail)
+            .unwrap();
+        drop(file);
+        guest.assert_works();
+        guest.finish();
+    }
+}
+
+#[test]
+fn a_lock_that_is_granted_after_its_caller_left_is_dropped() {
+    for close_first in [false, true] {
+        let (guest, file) = locked(8);
+        let other = guest.inode("/dir/file").open(OpenFlags::RDWR).unwrap();
+        kill_waiter(&guest, Signal::Kill);
+        let wait = file.set_lock(LockOwner(2), write_lock(), LockWait::Wait);
+        assert_eq!(wait.unwrap_err().errno(), Errno::EINTR);
+        calm(&guest);
+        let releases = guest.fake.count(Op::RELEASE);
+        let file = (!close_first).then_some(file);
+        guest.conn.work();
+        assert_eq!(
+            guest.fake.count(Op::RELEASE),
+            releases,
+            "it is still in use"
+        );
+        other
+            .set_lock(LockOwner(1), unlock(), LockWait::Fail)
+            .unwrap();
+        guest.settle();
+        let held = other.get_lock(LockOwner(3), write_lock()).unwrap();
+        assert_eq!(held, None, "closed first: {close_first}");
+        drop((file, other));
+        guest.finish();
+    }
+}
+
+#[test]
+fn background_requests_at_their_limit_hold_nobody_else_up() {
+    let fake = Fake::new().fs(tree()).tune(|server| {
+        server.interrupts = Interrupts::Ignored;
+        server.max_background = 1;
+    });
+    let guest = Guest::on(fake);
+    let root = Getattr {
+        node: NodeId::ROOT,
+        fh: None,
+    };
+    guest.fake.fault(Rule::on(Op::GETATTR, Fault::Hold));
+    kill_waiter(&guest, Signal::Kill);
+    let first = guest.conn.call(&root, Data::None, Class::Background);
+    assert_eq!(first.unwrap_err().errno(), Errno::EINTR);
+    calm(&guest);
+    let (conn, platform) = (guest.conn.clone(), guest.platform.clone());
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = asked.clone();
+    guest.platform.on_park(move |_| {
+        if count.fetch_add(1, Relaxed) == 0 {
+            assert_eq!(conn.load().1, 1, "one is in line");
+            let sent = conn.call(&root, Data::None, Class::Normal);
+            assert!(sent.is_ok(), "{:?}", sent.map(drop));
+            platform.set_signal(Signal::Kill);
+        }
+    });
+    let second = guest.conn.call(&root, Data::None, Class::Background);
+    assert_eq!(second.unwrap_err().errno(), Errno::EINTR);
+    assert!(asked.load(Relaxed) > 0);
+    calm(&guest);
+    guest.fake.release_held();
+    guest.finish();
+}
+
+#[test]
+fn no_queue_idles_while_requests_wait_in_another() {
+    for size in [8, 128] {
+        for queues in [1u16, 2, 4, 16] {
+            for cpu in [0, 3, 20] {
+                let config = Config {
+                    max_active: 2 * size,
+                    ..Config::default()
+                };
+                let fake = Fake::new().fs(tree()).queue_size(size).queues(queues);
+                let guest = Guest::with(fake, config, MountOptions::default());
+                guest.platform.set_cpu(cpu);
+                guest
+                    .fake
+                    .fault(Rule::on(Op::GETATTR, Fault::Hold).always());
+                let root = Getattr {
+                    node: NodeId::ROOT,
+                    fh: None,
+                };
+                let waits = |n: u16| n.saturating_sub(size.saturating_mul(queues));
+                let tickets: Vec<_> = (0..2 * size)
+                    .map(|_| guest.conn.submit(&root, None).unwrap())
+                    .collect();
+                assert_eq!(
+                    guest.conn.counters().queue_full.get(),
+                    u64::from(waits(2 * size)),
+                    "{queues} queues of {size}, CPU {cpu}"
+                );
+                guest.fake.clear_faults();
+                guest.fake.release_held();
+                for ticket in tickets {
+                    ticket.wait().unwrap();
+                }
+                guest.finish();
+            }
+        }
+    }
 }
