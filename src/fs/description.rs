@@ -32,18 +32,27 @@ enum Kind<P: Platform> {
 /// A position in a file.
 enum Position {
     At(u64),
-    /// Behind what was appended, at the end of the file: asked for when somebody
-    /// wants to know.
-    Appended,
+    /// Behind what was appended: where the server put it is asked for when
+    /// somebody wants to know.
+    Appended {
+        /// Where that is unless others appended as well.
+        expected: u64,
+        /// How the attributes stood then.
+        version: u64,
+    },
 }
 
 impl Position {
     /// Returns the offset. Blocks if it must ask for the size.
     fn resolve<P: Platform>(&mut self, file: &File<P>) -> Result<u64> {
-        if let Self::At(offset) = *self {
-            return Ok(offset);
-        }
-        let offset = file.inode().fresh_attr(Stale::SIZE, file.fh())?.size;
+        let offset = match *self {
+            Self::At(offset) => return Ok(offset),
+            // The end of the file says where it is only while the file is as it was.
+            Self::Appended { expected, version } if version != file.inode().last_version() => {
+                expected
+            }
+            Self::Appended { .. } => file.inode().fresh_attr(Stale::SIZE, file.fh())?.size,
+        };
         *self = Self::At(offset);
         Ok(offset)
     }
@@ -129,9 +138,12 @@ impl<P: Platform> Description<P> {
         let mut position = position.lock(self.platform())?;
         // To append nothing does not even move the position.
         if file.flags().contains(OpenFlags::APPEND) && !data.is_empty() {
-            let n = file.write_at(0, data)?;
-            *position = Position::Appended;
-            return Ok(n);
+            let written = file.write_somewhere(0, data)?;
+            *position = Position::Appended {
+                expected: written.end(),
+                version: file.inode().last_version(),
+            };
+            return Ok(written.len);
         }
         let offset = position.resolve(file)?;
         let n = file.write_at(offset, data)?;

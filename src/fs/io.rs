@@ -11,6 +11,19 @@ use crate::error::{Error, Result};
 use crate::platform::Platform;
 use crate::wire::{FileType, FopenFlags, OpenFlags, Read, SIZE_MAX, Write, WriteOrigin};
 
+/// What was written, and where as far as is known.
+pub(super) struct Written {
+    pub(super) offset: u64,
+    pub(super) len: usize,
+}
+
+impl Written {
+    /// Returns the offset behind it.
+    pub(super) fn end(&self) -> u64 {
+        self.offset + self.len as u64
+    }
+}
+
 impl<P: Platform> File<P> {
     /// Reads into `buf` from byte `offset` on, straight from the device. Returns
     /// how many bytes; fewer than asked for mean the end of the file. Blocks.
@@ -136,7 +149,13 @@ impl<P: Platform> File<P> {
     ///
     /// As there.
     pub fn write_vectored_at(&self, offset: u64, bufs: &[&[u8]]) -> Result<usize> {
-        self.write_from(offset, bufs, WriteOrigin::Caller)
+        Ok(self.write_from(offset, bufs, WriteOrigin::Caller)?.len)
+    }
+
+    /// As [`write_at`](Self::write_at), and says where that was: where the file is
+    /// open for appending, by what is known here of its size.
+    pub(super) fn write_somewhere(&self, offset: u64, data: &[u8]) -> Result<Written> {
+        self.write_from(offset, &[data], WriteOrigin::Caller)
     }
 
     /// Writes what a page cache above the driver kept back, such as pages of a
@@ -147,10 +166,10 @@ impl<P: Platform> File<P> {
     ///
     /// As [`write_at`](Self::write_at).
     pub fn write_back_at(&self, offset: u64, data: &[u8]) -> Result<usize> {
-        self.write_from(offset, &[data], WriteOrigin::Cache)
+        Ok(self.write_from(offset, &[data], WriteOrigin::Cache)?.len)
     }
 
-    fn write_from(&self, offset: u64, bufs: &[&[u8]], origin: WriteOrigin) -> Result<usize> {
+    fn write_from(&self, offset: u64, bufs: &[&[u8]], origin: WriteOrigin) -> Result<Written> {
         let inode = self.inode();
         inode.check()?;
         if !self.flags.writable() {
@@ -159,15 +178,15 @@ impl<P: Platform> File<P> {
         inode.fs.check_writable()?;
         let total: usize = bufs.iter().map(|b| b.len()).sum();
         if total == 0 {
-            return Ok(0);
+            return Ok(Written { offset, len: 0 });
         }
         let append = origin == WriteOrigin::Caller && self.handle.flags.contains(OpenFlags::APPEND);
         if !append {
             check_end(offset, total)?;
             if origin == WriteOrigin::Caller
-                && let Some(n) = self.write_mapped(offset, bufs)
+                && let Some(len) = self.write_mapped(offset, bufs)
             {
-                return Ok(n);
+                return Ok(Written { offset, len });
             }
         }
         inode.clear_set_ids()?;
@@ -222,7 +241,7 @@ impl<P: Platform> File<P> {
                 inode.attr_changed(Stale::all());
             }
         }
-        result
+        result.map(|len| Written { offset: start, len })
     }
 
     /// Writes by WRITE requests.

@@ -1,7 +1,7 @@
 //! Loops without a fuzzer: inputs made from a seed, some from nothing, some from the corpus.
 //!
 //! An execution is named by its own seed, so that a finding is repeated by that one alone. One that
-//! does not end is a finding as well: the watch ends the process after [`PATIENCE`].
+//! does not end is a finding as well: the watch ends the process after `PATIENCE`.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

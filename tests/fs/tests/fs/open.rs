@@ -282,6 +282,28 @@ fn an_append_is_one_request() {
 }
 
 #[test]
+fn a_position_behind_an_append_stays_when_the_size_changes() {
+    for cache in [CachePolicy::Always, CachePolicy::Auto, CachePolicy::None] {
+        for size in [3, 1000] {
+            let guest = appending(cache, 1000);
+            let p = &guest.process;
+            let flags = OpenFlags::RDWR | OpenFlags::APPEND;
+            let fd = p.open(At::Cwd, b"file", flags, 0).unwrap();
+            p.write(fd, b"ours").unwrap();
+            let cut = Changes {
+                size: Some(size),
+                ..Changes::default()
+            };
+            p.fset(fd, &cut).unwrap();
+            let here = p.lseek(fd, 0, SeekWhence::Current).unwrap();
+            assert_eq!(here, 13, "{cache:?} {size}");
+            p.close(fd).unwrap();
+            guest.finish();
+        }
+    }
+}
+
+#[test]
 fn what_others_append_is_kept_however_much_of_it_is_known() {
     for cache in [CachePolicy::Always, CachePolicy::Auto, CachePolicy::None] {
         let guest = appending(cache, 1000);
