@@ -281,6 +281,9 @@ pub(super) fn directory(virt: u64) -> Result<NonNull<AtomicU64>, MapError> {
         if entry.is_unused() {
             let frame = Tables.allocate_frame().ok_or(MapError::NoMemory)?;
             entry.set_frame(frame, Flags::PRESENT | Flags::WRITABLE);
+        } else if !entry.flags().contains(Flags::WRITABLE) {
+            // Made by `map` for a page that is only read: no store would ever end.
+            entry.set_flags(entry.flags() | Flags::WRITABLE);
         }
         let table = linear(entry.addr().as_u64());
         match index {
