@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::geometry::{Chunk, InodeKey};
 use super::manager::Dax;
-use super::map::Fate;
+use super::map::{Fate, says_nothing_there};
 use super::owner::Owner;
 use super::range::{RangeState, UnmapToken};
 use crate::conn::{Class, Connection};
@@ -60,7 +60,11 @@ impl<P: Platform> Dax<P> {
             };
         }
         let (request, _) = Removemapping::split(node, entries);
-        let fate = Fate::of(conn.call(&request, Data::None, Class::Forced));
+        let fate = match Fate::of(conn.call(&request, Data::None, Class::Forced)) {
+            // Of several nobody knows which it was.
+            Fate::Refused(error) if tokens.len() == 1 && says_nothing_there(&error) => Fate::Done,
+            fate => fate,
+        };
         match &fate {
             Fate::Done => conn.counters().dax_unmaps.add(tokens.len() as u64),
             other => log::warn!("virtio-fs: {request}: {other:?}"),
@@ -73,14 +77,15 @@ impl<P: Platform> Dax<P> {
         let fate = self.remove(conn, tokens);
         {
             let state = &mut *self.state.lock();
-            let window = state.pool.window_mut();
-            for token in tokens.drain(..) {
+            // From the back, so that the first one is the first to be repaired.
+            while let Some(token) = tokens.pop() {
                 // Stale only after a reset, when nothing is mapped.
                 let _ = match fate {
-                    Fate::Done => window.commit_unmap(token),
+                    Fate::Done => state.pool.window_mut().commit_unmap(token),
                     Fate::Refused(_) | Fate::Unknown => {
                         conn.counters().dax_lost.add(1);
-                        window.lose_unmap(token)
+                        state.hurry(token.range());
+                        state.pool.window_mut().lose_unmap(token)
                     }
                 };
             }

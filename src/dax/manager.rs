@@ -62,6 +62,9 @@ pub(super) struct State {
     pub(super) nodes: Vec<NodeId>,
     /// Ranges of which pages may be in page tables.
     pub(super) faulted: Vec<bool>,
+    /// Ranges of unknown state in which the server said that something is: of
+    /// which length nobody knows.
+    pub(super) foreign: Vec<bool>,
     /// A range of unknown state that could not be unmapped: next comes an attempt
     /// to map over it.
     pub(super) over: Option<RangeId>,
@@ -70,6 +73,15 @@ pub(super) struct State {
     pub(super) mend_from: usize,
     pub(super) mend_at: Duration,
     pub(super) mend_pause: Duration,
+}
+
+impl State {
+    /// Has a range of newly unknown state repaired soon, whatever became of others.
+    pub(super) fn hurry(&mut self, range: RangeId) {
+        self.mend_from = range.index();
+        self.mend_at = Duration::ZERO;
+        self.mend_pause = super::mend::FIRST_PAUSE;
+    }
 }
 
 /// What an access wants of a file: some bytes of one chunk.
@@ -134,6 +146,7 @@ impl<P: Platform> Dax<P> {
                     waiting: 0,
                     nodes: alloc::vec![NodeId::ROOT; count],
                     faulted: alloc::vec![false; count],
+                    foreign: alloc::vec![false; count],
                     over: None,
                     mend_from: 0,
                     mend_at: Duration::ZERO,
@@ -183,19 +196,17 @@ impl<P: Platform> Dax<P> {
         }
         let access = self.access(owner, wish);
         let pin = self.obtain(conn, owner, &access, wish)?;
-        let inside = window.enter();
+        let Some(inside) = window.enter() else {
+            self.give_up(conn, Step::Use(pin));
+            return Err(Detour::Request);
+        };
         let state = &mut *self.state.lock();
-        if let Some(inside) = inside {
-            match wish.kind {
-                Kind::Fault => state.faulted[pin.range().index()] = true,
-                Kind::Copy => wish.count(conn.counters()),
-            }
-            // From here on the hold gives it back.
-            Ok(Hold::new(self, conn.platform(), pin, inside))
-        } else {
-            state.pool.window_mut().unpin(pin);
-            Err(Detour::Request)
+        match wish.kind {
+            Kind::Fault => state.faulted[pin.range().index()] = true,
+            Kind::Copy => wish.count(conn.counters()),
         }
+        // From here on the hold gives it back.
+        Ok(Hold::new(self, conn.platform(), pin, inside))
     }
 
     /// Finds the bytes of `wish` in the window if they are mapped. Does not block,
@@ -259,8 +270,15 @@ impl<P: Platform> Dax<P> {
         for _ in 0..MAX_STEPS {
             step = match step {
                 Step::Use(pin) => return Ok(pin),
-                Step::Request => return Err(Detour::Request),
-                Step::Wait => return Err(Detour::Wait),
+                Step::Request => match self.map_over_lost(access, rights) {
+                    Some(token) => Step::Map(token),
+                    None => return Err(Detour::Request),
+                },
+                Step::Wait => match self.map_over_lost(access, rights) {
+                    Some(token) => Step::Map(token),
+                    None if self.is_beyond_repair() => return Err(Detour::Request),
+                    None => return Err(Detour::Wait),
+                },
                 Step::Map(token) => match self.map(conn, owner, token) {
                     Ok(token) => {
                         let pin = self.state.lock().pool.commit_map(token, access);
@@ -322,19 +340,21 @@ impl<P: Platform> Dax<P> {
 
     /// Takes back a step that is not gone any further.
     fn give_up(&self, conn: &Connection<P>, step: Step) {
-        let pool = &mut self.state.lock().pool;
-        // A stale token changes nothing, and nothing is what is wanted.
-        match step {
-            Step::Use(pin) => {
-                pool.window_mut().unpin(pin);
+        {
+            let pool = &mut self.state.lock().pool;
+            // A stale token changes nothing, and nothing is what is wanted.
+            match step {
+                Step::Use(pin) => {
+                    pool.window_mut().unpin(pin);
+                }
+                Step::Map(token) => {
+                    let _ = pool.window_mut().abort_map(token);
+                }
+                Step::Evict(token) | Step::Remap(token) => {
+                    let _ = pool.cancel_unmap(token);
+                }
+                Step::Request | Step::Wait => return,
             }
-            Step::Map(token) => {
-                let _ = pool.window_mut().abort_map(token);
-            }
-            Step::Evict(token) | Step::Remap(token) => {
-                let _ = pool.cancel_unmap(token);
-            }
-            Step::Request | Step::Wait => return,
         }
         self.changed.wake_all(conn.platform());
     }

@@ -7,9 +7,15 @@
 //! | ENOSYS | no DAX for the rest of the session |
 //! | no room (ENOMEM, ENOSPC, …) | no more ranges than live now; one is evicted instead |
 //! | another error | READ and WRITE; after four in a row for good with this file |
-//! | EEXIST, none, or nonsense | the range is retired until repaired |
+//! | EIO, EEXIST, none, or nonsense | the range is retired until repaired |
 //!
-//! A failed REMOVEMAPPING retires all its ranges. See `mend` for the way back.
+//! EIO is what a server says that failed on its way to the one who maps, or on
+//! the way back: it may have been done. EEXIST says that something is there, but
+//! not how long it is. With either the file has been refused, too.
+//!
+//! A failed REMOVEMAPPING retires all its ranges, but for one: ENOENT or EINVAL
+//! for a single range says that there is no such mapping, so that the range is
+//! free. See `mend` for the way back.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -52,6 +58,14 @@ impl Fate {
     }
 }
 
+/// Returns whether an error of a REMOVEMAPPING of one whole mapping says that
+/// there is none. Even if that is not true no harm is done: a range is not touched
+/// before a SETUPMAPPING of it has succeeded.
+pub(super) fn says_nothing_there(error: &Error) -> bool {
+    let form = [Errno::ENOENT, Errno::EINVAL].contains(&error.errno());
+    form && matches!(error.origin(), Origin::Server)
+}
+
 /// Errors that say that there is no room for one more mapping.
 const NO_ROOM: [Errno; 5] = [
     Errno::ENOMEM,
@@ -60,6 +74,7 @@ const NO_ROOM: [Errno; 5] = [
     Errno::ENFILE,
     Errno::EAGAIN,
 ];
+
 /// What to do after a mapping that was not made.
 pub(super) enum Next {
     /// Try with another range.
@@ -77,7 +92,10 @@ impl<P: Platform> Dax<P> {
         owner: &Owner<P>,
         token: MapToken,
     ) -> Result<MapToken, Next> {
-        let token = self.start_map(token, owner).ok_or(Next::Without)?;
+        let Some(token) = self.start_map(token, owner) else {
+            self.changed.wake_all(conn.platform());
+            return Err(Next::Without);
+        };
         let ask = token.request();
         let mut flags = MappingFlags::READ;
         flags.set(MappingFlags::WRITE, ask.rights == Rights::Writable);
@@ -92,9 +110,14 @@ impl<P: Platform> Dax<P> {
         if let Some(window) = conn.window() {
             window.mark_used();
         }
+        let mut foreign = false;
         let fate = match Fate::of(conn.call(&request, Data::None, Class::Forced)) {
-            // Something is there that the books know nothing of.
-            Fate::Refused(error) if error.errno() == Errno::EEXIST => Fate::Unknown,
+            Fate::Refused(error) if [Errno::EEXIST, Errno::EIO].contains(&error.errno()) => {
+                // Something is there that the books know nothing of.
+                foreign = error.errno() == Errno::EEXIST;
+                owner.refused();
+                Fate::Unknown
+            }
             fate => fate,
         };
         match fate {
@@ -111,7 +134,7 @@ impl<P: Platform> Dax<P> {
             Fate::Unknown => {
                 log::warn!("virtio-fs: {request}: outcome unknown");
                 conn.counters().dax_lost.add(1);
-                let _ = self.state.lock().pool.window_mut().lose_map(token);
+                self.lose_map(token, foreign);
                 self.changed.wake_all(conn.platform());
                 Err(Next::Without)
             }
@@ -131,11 +154,29 @@ impl<P: Platform> Dax<P> {
         Some(token)
     }
 
+    /// Retires a range. `foreign` if something else is there.
+    fn lose_map(&self, token: MapToken, foreign: bool) {
+        let state = &mut *self.state.lock();
+        let range = token.range();
+        if state.over == Some(range) {
+            // Not again before the next attempt to unmap it.
+            state.over = None;
+        } else {
+            state.hurry(range);
+        }
+        // Stale only after a reset, when nothing is mapped.
+        if state.pool.window_mut().lose_map(token).is_ok() {
+            state.foreign[range.index()] |= foreign;
+        }
+    }
+
     /// Notes a mapping that was made, which may have proved the state of its range.
     fn proved(&self, conn: &Connection<P>, token: &MapToken) {
         let state = &mut *self.state.lock();
+        state.foreign[token.range().index()] = false;
         if state.over == Some(token.range()) {
             state.over = None;
+            state.mend_pause = super::mend::FIRST_PAUSE;
             conn.counters().dax_repairs.add(1);
         }
     }
@@ -192,9 +233,10 @@ impl<P: Platform> Dax<P> {
         let mapping = token.mapping();
         let fate = self.remove(conn, core::slice::from_ref(&token));
         let step = {
-            let pool = &mut self.state.lock().pool;
+            let state = &mut *self.state.lock();
             match fate {
                 Fate::Done => {
+                    let pool = &mut state.pool;
                     let rights = wish.want.max(wish.need).max(mapping.rights);
                     match pool.remap(token, access.chunk_len, rights) {
                         Ok(token) => Some(Step::Map(token)),
@@ -207,7 +249,8 @@ impl<P: Platform> Dax<P> {
                 }
                 Fate::Refused(_) | Fate::Unknown => {
                     conn.counters().dax_lost.add(1);
-                    let _ = pool.window_mut().lose_unmap(token);
+                    state.hurry(token.range());
+                    let _ = state.pool.window_mut().lose_unmap(token);
                     None
                 }
             }

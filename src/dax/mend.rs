@@ -2,19 +2,25 @@
 //! what inodes left behind that are gone.
 //!
 //! A range whose mapping or unmapping got lost is proved by an exact unmapping
-//! that succeeds; where that is refused, because nothing is there or something
-//! else is, by a mapping in its place that succeeds. Neither is tried while a
-//! request that was given up is still with the device: it could be carried out
-//! after the proof.
+//! that succeeds, or that is refused because there is no such mapping: there was
+//! that one or none. The latter proves nothing where the server has said that
+//! something else is there. Where the unmapping is refused otherwise, a mapping in
+//! its place that succeeds is a proof. None is tried while a request that was given
+//! up is still with the device: it could be carried out after the proof.
+//!
+//! Attempts go round the ranges, with longer and longer pauses as long as they
+//! fail. A fault waits for them if all the window is of unknown state, but not for
+//! ever: see [`Dax::is_beyond_repair`].
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::geometry::RangeId;
+use super::geometry::{RangeId, Rights};
 use super::manager::{Dax, State};
-use super::map::Fate;
+use super::map::{Fate, says_nothing_there};
 use super::owner::Owner;
+use super::policy::Access;
 use super::range::{MapToken, RangeState};
 use crate::conn::{Class, Connection};
 use crate::device::Data;
@@ -24,6 +30,9 @@ use crate::wire::{Mapping, Removemapping};
 /// How long to wait after the first repair that failed; then twice as long.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Pause from which on nobody waits for repairs: some eight in a row have failed,
+/// in more than a second.
+const HOPELESS: Duration = Duration::from_secs(1);
 /// Repairs in a row.
 const AT_ONCE: usize = 8;
 /// Ranges that the worker unmaps at once.
@@ -122,8 +131,7 @@ impl<P: Platform> Dax<P> {
                     return Some(state.mend_at);
                 }
                 if conn.has_stray_mapping() {
-                    state.mend_at = now + FIRST_PAUSE;
-                    return Some(state.mend_at);
+                    return Some(state.mend_later(now));
                 }
                 let window = state.pool.window_mut();
                 let range = window
@@ -142,31 +150,75 @@ impl<P: Platform> Dax<P> {
             let fate = Fate::of(conn.call(&request, Data::None, Class::Forced));
             {
                 let state = &mut *self.state.lock();
+                let foreign = &mut state.foreign[range.index()];
+                let proved = match &fate {
+                    Fate::Done => true,
+                    Fate::Refused(error) => !*foreign && says_nothing_there(error),
+                    Fate::Unknown => false,
+                };
                 let window = state.pool.window_mut();
                 // Stale only after a reset, when there is nothing to repair.
-                if let Fate::Done = fate {
+                if proved {
                     let _ = window.commit_repair(token);
+                    *foreign = false;
                     conn.counters().dax_repairs.add(1);
                     state.mend_pause = FIRST_PAUSE;
                 } else {
                     let _ = window.fail_repair(token);
-                    if let Fate::Refused(_) = fate {
-                        state.over = Some(range);
+                    log::debug!("virtio-fs: repair: {request}: {fate:?}");
+                    match fate {
+                        Fate::Refused(_) => state.over = Some(range),
+                        _ if state.over == Some(range) => state.over = None,
+                        _ => {}
                     }
-                    state.mend_at = conn.platform().now() + state.mend_pause;
-                    state.mend_pause = (state.mend_pause * 2).min(LONGEST_PAUSE);
-                    return Some(state.mend_at);
+                    return Some(state.mend_later(conn.platform().now()));
                 }
             }
             self.changed.wake_all(conn.platform());
         }
         Some(now)
     }
+
+    /// Begins to map the chunk of `access` over a range of unknown state that
+    /// could not be unmapped, if no other is to be had and both have the same length.
+    pub(super) fn map_over_lost(&self, access: &Access, rights: Rights) -> Option<MapToken> {
+        let state = &mut *self.state.lock();
+        let over = state.over?;
+        let window = state.pool.window_mut();
+        if window.available() > 0 {
+            return None;
+        }
+        let (inode, chunk, len) = (access.inode, access.chunk, access.chunk_len);
+        window.begin_map_over(over, inode, chunk, len, rights).ok()
+    }
+
+    /// Returns whether there is no room, only repairs can make some, and many have
+    /// failed in a row or could not be tried. They are tried on all the same.
+    pub(super) fn is_beyond_repair(&self) -> bool {
+        let state = self.state.lock();
+        let window = state.pool.window();
+        let totals = window.totals();
+        window.available() == 0
+            && totals.free + totals.unknown == window.geometry().count()
+            && state.mend_pause > HOPELESS
+    }
+}
+
+impl State {
+    /// Puts the next attempt off, for longer than the last time. Returns until when.
+    fn mend_later(&mut self, now: Duration) -> Duration {
+        self.mend_at = now + self.mend_pause;
+        self.mend_pause = (self.mend_pause * 2).min(LONGEST_PAUSE);
+        self.mend_at
+    }
 }
 
 /// Turns a mapping that is about to be asked for into one over the range `over`
 /// of unknown state, if both have the same length. `None` if the token is stale.
 pub(super) fn map_over(state: &mut State, over: RangeId, token: MapToken) -> Option<MapToken> {
+    if token.range() == over {
+        return Some(token);
+    }
     let window = state.pool.window_mut();
     let Some(RangeState::Unknown(len)) = window.state(over) else {
         state.over = None;

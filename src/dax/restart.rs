@@ -4,6 +4,7 @@
 
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
+use core::time::Duration;
 
 use super::manager::Dax;
 use super::range::RangeState;
@@ -45,6 +46,8 @@ impl<P: Platform> Dax<P> {
             let state = &mut *self.state.lock();
             state.pool.reset();
             state.faulted.fill(false);
+            state.foreign.fill(false);
+            state.mend_at = Duration::ZERO;
             state.over = None;
             state.mend_pause = super::mend::FIRST_PAUSE;
         }

@@ -16,6 +16,9 @@ use virtio_fs_fake::{
     WindowRules,
 };
 
+#[path = "dax/lost.rs"]
+mod lost;
+
 const MIB: usize = 1 << 20;
 const RANGE: usize = 2 * MIB;
 
@@ -187,73 +190,6 @@ fn where_fewer_ranges_can_live_than_there_are_one_makes_room_for_the_next() {
     assert!(guest.conn.counters().dax_reclaims.get() > 5);
     assert_eq!(guest.fake.mappings().len(), 3);
     assert_eq!(guest.totals().mapped, 3);
-    drop(file);
-    guest.finish();
-}
-
-#[test]
-fn a_mapping_whose_reply_is_lost_is_not_used_again_before_it_is_repaired() {
-    let rule = Rule::on(Op::SETUPMAPPING, Fault::Hold);
-    let deaf = |server: &mut ServerConfig| server.interrupts = Interrupts::Ignored;
-    let guest = guest(1, 100, RANGE, |fake| fake.fault(rule).tune(deaf));
-    let file = guest.open();
-    check(&file, RANGE);
-    assert_eq!(guest.totals().unknown, 1);
-    assert_eq!(guest.conn.counters().dax_lost.get(), 1);
-    // Whatever the device does with it is not known while it has the request.
-    for _ in 0..3 {
-        check(&file, RANGE);
-        guest.mount.file_system().work().unwrap();
-        guest.fake.platform().advance(Duration::from_secs(1));
-    }
-    assert_eq!(guest.fake.count(Op::REMOVEMAPPING), 0);
-    assert_eq!(guest.totals().unknown, 1);
-    assert_eq!(guest.fake.release_held(), 1);
-    guest.mend();
-    assert_eq!(guest.conn.counters().dax_repairs.get(), 1);
-    let before = guest.conn.counters().dax_copies.get();
-    check(&file, RANGE);
-    assert!(guest.conn.counters().dax_copies.get() > before);
-    drop(file);
-    guest.finish();
-}
-
-#[test]
-fn an_unmapping_that_was_done_but_reported_as_failed_is_proved_by_a_mapping() {
-    let rule = Rule::on(Op::REMOVEMAPPING, Fault::Error(-libc::EIO));
-    let guest = guest(2, 100, 4 * RANGE, |fake| fake.fault(rule));
-    let file = guest.open();
-    for _ in 0..3 {
-        check(&file, 4 * RANGE);
-    }
-    guest.mount.file_system().work().unwrap();
-    for _ in 0..10 {
-        check(&file, 4 * RANGE);
-        guest.fake.platform().advance(Duration::from_secs(1));
-        guest.mount.file_system().work().unwrap();
-    }
-    assert_eq!(guest.conn.counters().dax_lost.get(), 1);
-    assert_eq!(guest.conn.counters().dax_repairs.get(), 1);
-    assert_eq!(guest.totals().unknown, 0);
-    drop(file);
-    guest.finish();
-}
-
-#[test]
-fn a_lost_unmapping_is_repaired_once_the_device_has_returned_it() {
-    let rule = Rule::on(Op::REMOVEMAPPING, Fault::Hold);
-    let deaf = |server: &mut ServerConfig| server.interrupts = Interrupts::Ignored;
-    let guest = guest(2, 100, 4 * RANGE, |fake| fake.fault(rule).tune(deaf));
-    let file = guest.open();
-    check(&file, 4 * RANGE);
-    assert_eq!(guest.totals().unknown, 1);
-    assert_eq!(guest.fake.release_held(), 1);
-    for _ in 0..10 {
-        guest.fake.platform().advance(Duration::from_secs(1));
-        guest.mount.file_system().work().unwrap();
-        check(&file, 4 * RANGE);
-    }
-    assert_eq!(guest.totals().unknown, 0);
     drop(file);
     guest.finish();
 }
