@@ -94,9 +94,10 @@ pub(super) fn end(mounted: Mounted) -> Result<(), String> {
     let fs = mounted.mount.file_system().clone();
     let dax = fs.dax().ok_or("the mount has no window")?;
     let counters = fs.connection().counters();
-    // What was lost is found again.
+    // What was lost is found again, and the worker may be unmapping ahead of need.
     let limit = clock::now() + Duration::from_secs(30);
-    while dax.totals().unknown > 0 && clock::now() < limit {
+    let settled = |totals: virtio_fs::dax::Totals| totals.unknown + totals.busy == 0;
+    while !settled(dax.totals()) && clock::now() < limit {
         let _ = fs.work();
         thread::sleep(Duration::from_millis(5));
     }
