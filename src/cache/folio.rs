@@ -63,6 +63,19 @@ impl<'a, H: Hal + 'static> KeyAdapter<'a> for ByIndex<H> {
     }
 }
 
+/// What became of bytes for a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// They are there; and the page was not dirty before, or was.
+    Done(bool),
+    /// The page is on its way, with the request in this slot, if there is one.
+    Wait(Option<SlotId>),
+    /// The rest of the page must be read first.
+    Unread,
+    /// The folio is not in its file any more, or the page was dropped meanwhile.
+    Gone,
+}
+
 /// What a reader finds at a byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
@@ -186,11 +199,7 @@ impl<H: Hal + 'static> Folio<H> {
             return self.look(at);
         }
         if inner.pages.filling() & bit != 0 {
-            let slot = match inner.io {
-                Io::One(slot) => Some(slot),
-                Io::None | Io::Many => None,
-            };
-            return Found::Filling(slot);
+            return Found::Filling(inner.io.slot());
         }
         match inner.error {
             Some(error) => Found::Failed(error),
@@ -320,6 +329,110 @@ impl<H: Hal + 'static> Folio<H> {
         }
     }
 
+    /// Puts `data`, which lie in one page, at byte `at`, to be written out later. If
+    /// `fresh` the page need not be read first: nothing else in it counts. Calls
+    /// `before` when they are there, before the page can be written out.
+    pub(crate) fn put(&self, at: u32, data: &[u8], fresh: bool, before: impl FnOnce()) -> Put {
+        let page = at / PAGE as u32;
+        let bit = 1 << page;
+        let mut inner = self.inner.lock();
+        if inner.detached {
+            return Put::Gone;
+        }
+        if inner.pages.filling() & bit != 0 {
+            return Put::Wait(inner.io.slot());
+        }
+        let valid = inner.pages.valid() & bit != 0;
+        if !valid && !fresh {
+            return Put::Unread;
+        }
+        if !valid {
+            inner.pages.claim(bit);
+            inner.error = None;
+        }
+        drop(inner);
+        if !valid {
+            let (start, stop) = (page * PAGE as u32, (page + 1) * PAGE as u32);
+            let end = at + data.len() as u32;
+            self.memory.zero(start as usize, (at - start) as usize);
+            self.memory.zero(end as usize, (stop - end) as usize);
+        }
+        self.memory.copy_in(at as usize, data);
+        let mut inner = self.inner.lock();
+        if !valid {
+            inner.pages.filled(bit, bit);
+            inner.rest();
+        }
+        if inner.detached || inner.pages.valid() & bit == 0 {
+            return Put::Gone;
+        }
+        drop(inner);
+        // The size, which whoever writes the page out looks at.
+        before();
+        let mut inner = self.inner.lock();
+        if inner.detached || inner.pages.valid() & bit == 0 {
+            return Put::Gone;
+        }
+        let new = inner.pages.soil(bit);
+        self.publish(&inner);
+        if self.end.load(Relaxed) < at + data.len() as u32 {
+            self.end.store(u32::MAX, Relaxed);
+        }
+        self.seen.fetch_or(bit, Relaxed);
+        Put::Done(new != 0)
+    }
+
+    /// Returns whether a page is on its way here.
+    pub(crate) fn is_filling(&self, page: u64) -> bool {
+        self.filling(page).is_some()
+    }
+
+    /// Returns the slot of the request that a page comes with, if it is on its way.
+    pub(crate) fn filling(&self, page: u64) -> Option<Option<SlotId>> {
+        let inner = self.inner.lock();
+        let busy = inner.pages.filling() & self.bits(&(page..page + 1)) != 0;
+        busy.then(|| inner.io.slot())
+    }
+
+    /// Returns why a page that is absent could not be had.
+    pub(crate) fn failure(&self, page: u64) -> Option<Error> {
+        let inner = self.inner.lock();
+        let busy = inner.pages.valid() | inner.pages.filling();
+        let absent = busy & self.bits(&(page..page + 1)) == 0;
+        inner.error.filter(|_| absent && !inner.detached)
+    }
+
+    /// Takes the dirty pages from `from` on that follow each other, up to `limit`,
+    /// for the request in `slot`. Returns how many.
+    pub(super) fn take_dirty(&self, from: u64, limit: u64, slot: SlotId) -> u32 {
+        let mut inner = self.inner.lock();
+        let at = (from - self.first) as u32;
+        let ready = inner.pages.dirty() & !inner.pages.writing() & self.bits(&(from..limit));
+        let run = (ready >> at).trailing_ones();
+        if run > 0 {
+            inner.pages.take_dirty(span(at, run));
+            inner.use_slot(slot);
+        }
+        run
+    }
+
+    /// Returns the first page from `from` on that can be written out.
+    pub(super) fn next_dirty(&self, from: u64) -> Option<u64> {
+        let inner = self.inner.lock();
+        let ready = inner.pages.dirty() & !inner.pages.writing();
+        let at = from.saturating_sub(self.first) as u32;
+        let ready = ready.checked_shr(at)? << at;
+        (ready != 0).then(|| self.first + u64::from(ready.trailing_zeros()))
+    }
+
+    /// Returns the slot of the request that a page in `pages` is on its way with,
+    /// if one is.
+    pub(super) fn writing(&self, pages: &core::ops::Range<u64>) -> Option<Option<SlotId>> {
+        let inner = self.inner.lock();
+        let busy = inner.pages.writing() & self.bits(pages) != 0;
+        busy.then(|| inner.io.slot())
+    }
+
     /// Makes bytes from `at` on zero where the page is valid, to the page's end.
     pub(super) fn zero_tail(&self, at: u32) {
         let page = at / PAGE as u32;
@@ -363,6 +476,15 @@ impl<H: Hal + 'static> Folio<H> {
     }
 }
 
+impl Io {
+    fn slot(self) -> Option<SlotId> {
+        match self {
+            Self::One(slot) => Some(slot),
+            Self::None | Self::Many => None,
+        }
+    }
+}
+
 impl Inner {
     fn use_slot(&mut self, slot: SlotId) {
         self.io = match self.io {
@@ -383,7 +505,21 @@ impl<H: Hal + 'static> PageOwner for Folio<H> {
     fn done(&self, offset: u32, len: u32, outcome: Result<u32>) {
         let page = PAGE as u32;
         let bits = span(offset / page, len.div_ceil(page));
+        let home = self.home.upgrade();
+        if self.inner.lock().pages.writing() & bits != 0 {
+            return self.wrote(offset, len, outcome, home.as_deref());
+        }
         let mut good = 0;
+        // Where the size is ours to say, what the server has not is a hole.
+        let hole = home.is_some_and(|home| home.owns_size());
+        let outcome = match outcome {
+            Ok(got) if got < len && hole => {
+                self.memory
+                    .zero((offset + got) as usize, (len - got) as usize);
+                Ok(len)
+            }
+            outcome => outcome,
+        };
         if let Ok(got) = outcome {
             let whole = got.div_ceil(page);
             if got < len {
@@ -406,6 +542,42 @@ impl<H: Hal + 'static> PageOwner for Folio<H> {
         inner.pages.filled(bits, good);
         inner.rest();
         self.publish(&inner);
+    }
+}
+
+impl<H: Hal + 'static> Folio<H> {
+    /// Notes what became of pages that were written out, of `len` bytes `offset` on.
+    fn wrote(&self, offset: u32, len: u32, outcome: Result<u32>, home: Option<&Mapping<H>>) {
+        let page = PAGE as u32;
+        let (first, count) = (offset / page, len.div_ceil(page));
+        let all = span(first, count);
+        // What goes out again, what is lost, and why. Of each request a page at
+        // least is done with, so that this ends with any server.
+        let (again, lost, why) = match outcome {
+            Ok(n) if n == len => (0, 0, None),
+            Ok(n) if n > 0 && n < page => {
+                let one = span(first, 1);
+                (all & !one, one, Some(Error::protocol()))
+            }
+            Ok(n) => (all & !span(first, n / page), 0, None),
+            Err(NOT_DONE) => (all, 0, None),
+            Err(error) => (0, all, Some(error)),
+        };
+        let mut inner = self.inner.lock();
+        inner.pages.written(all);
+        let new = inner.pages.soil(again);
+        // What the server has is the truth then, unless it is newer already.
+        let lost = lost & !inner.pages.dirty();
+        inner.pages.discard(lost);
+        inner.rest();
+        self.publish(&inner);
+        drop(inner);
+        if let Some(home) = home {
+            home.soiled(new.count_ones());
+            if let Some(error) = why {
+                home.errors().record(error);
+            }
+        }
     }
 }
 

@@ -2,11 +2,13 @@
 
 use alloc::sync::{Arc, Weak};
 use core::ops::Range;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicU64};
 
 use intrusive_collections::{Bound, RBTree};
 
 use super::folio::ByIndex;
-use super::{Folio, PAGE, Store, Writers};
+use super::{ErrSeq, Folio, PAGE, Store, Writers};
 use crate::conn::{Piece, SlotId};
 use crate::platform::Hal;
 use crate::sync::{Rank, SpinRwLock};
@@ -17,6 +19,11 @@ pub(crate) struct Mapping<H: Hal + 'static> {
     store: Arc<Store<H>>,
     tree: SpinRwLock<RBTree<ByIndex<H>>>,
     writers: Writers,
+    /// Pages that are dirty.
+    dirty: AtomicU64,
+    /// The size is what is known here, whatever the server says.
+    owns_size: AtomicBool,
+    errors: ErrSeq,
 }
 
 /// What became of an attempt to claim pages.
@@ -36,12 +43,109 @@ impl<H: Hal + 'static> Mapping<H> {
             store: store.clone(),
             tree: SpinRwLock::new(Rank::Pages, RBTree::new(ByIndex::new())),
             writers: Writers::default(),
+            dirty: AtomicU64::new(0),
+            owns_size: AtomicBool::new(false),
+            errors: ErrSeq::default(),
         })
     }
 
     /// Returns who writes to the file on the server.
     pub(crate) fn writers(&self) -> &Writers {
         &self.writers
+    }
+
+    /// Returns the errors of writing out.
+    pub(crate) fn errors(&self) -> &ErrSeq {
+        &self.errors
+    }
+
+    /// Returns whether the file's size is what is known here.
+    pub(crate) fn owns_size(&self) -> bool {
+        self.owns_size.load(Acquire)
+    }
+
+    /// Sets that.
+    pub(crate) fn own_size(&self, owns: bool) {
+        self.owns_size.store(owns, Release);
+    }
+
+    /// Returns the number of dirty pages.
+    pub(crate) fn dirty(&self) -> u64 {
+        self.dirty.load(Relaxed)
+    }
+
+    /// Returns whether the server has everything, or has refused it.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.dirty() == 0 && {
+            let mut busy = false;
+            self.for_each(&(0..u64::MAX), |folio| {
+                busy |= folio.writing(&(0..u64::MAX)).is_some();
+            });
+            !busy && self.dirty() == 0
+        }
+    }
+
+    /// Notes that so many pages became dirty.
+    pub(crate) fn soiled(&self, pages: u32) {
+        if pages > 0 {
+            self.dirty.fetch_add(pages.into(), AcqRel);
+            self.store.soiled(pages);
+        }
+    }
+
+    fn cleaned(&self, pages: u32) {
+        if pages > 0 {
+            self.dirty.fetch_sub(pages.into(), AcqRel);
+            self.store.cleaned(pages);
+        }
+    }
+
+    /// Returns the first page in `pages` that can be written out.
+    pub(crate) fn next_dirty(&self, pages: &Range<u64>) -> Option<u64> {
+        let mut left = pages.clone();
+        while !left.is_empty()
+            && let Some(folio) = self.first_in(&left)
+        {
+            if let Some(page) = folio.next_dirty(left.start) {
+                return (page < pages.end).then_some(page);
+            }
+            left.start = folio.behind();
+        }
+        None
+    }
+
+    /// Takes dirty pages from `page` on, up to `limit`, for the request in `slot`.
+    pub(crate) fn take_dirty(
+        &self,
+        page: u64,
+        limit: u64,
+        slot: SlotId,
+    ) -> Option<(Piece<H>, u32)> {
+        let folio = self.find(page)?;
+        let n = folio.take_dirty(page, limit, slot);
+        self.cleaned(n);
+        (n > 0).then(|| (folio.piece(page, n), n))
+    }
+
+    /// Finds the folio of a page, or makes one of up to `want` pages. `None` if there
+    /// is no memory.
+    pub(crate) fn find_or_make(&self, page: u64, want: u64) -> Option<Arc<Folio<H>>> {
+        loop {
+            if let Some(folio) = self.find(page) {
+                return Some(folio);
+            }
+            let limit = page + want.max(1);
+            let next = self.first_in(&(page..limit)).map(|folio| folio.first());
+            let gap = next.unwrap_or(limit).saturating_sub(page);
+            let folio = self.store.allocate(&self.me, page, gap)?;
+            match self.insert(folio.clone()) {
+                Ok(()) => return Some(folio),
+                Err(taken) => {
+                    drop(folio);
+                    self.store.retire(taken);
+                }
+            }
+        }
     }
 
     /// Returns the folio that page `page` is in.
@@ -162,7 +266,9 @@ impl<H: Hal + 'static> Mapping<H> {
     pub(crate) fn discard(&self, pages: &Range<u64>) -> u32 {
         let mut dirty = 0;
         self.for_each(pages, |folio| {
-            dirty += folio.discard(pages);
+            let gone = folio.discard(pages);
+            self.cleaned(gone);
+            dirty += gone;
             let whole = pages.start <= folio.first() && folio.behind() <= pages.end;
             if whole {
                 self.drop_folio(folio.clone());
@@ -215,6 +321,7 @@ impl<H: Hal + 'static> Mapping<H> {
 
 impl<H: Hal + 'static> Drop for Mapping<H> {
     fn drop(&mut self) {
+        self.store.cleaned(*self.dirty.get_mut() as u32);
         let mut tree = self.tree.get_mut().take();
         while let Some(folio) = tree.front_mut().remove() {
             self.store.forget(&folio);

@@ -11,6 +11,7 @@
 //! | `store` | the memory of a mount: bound, second chance, reclaim |
 //! | `ahead` | what a reader will want next: pure |
 //! | `fill` | requests that bring pages |
+//! | `writeout`, `errseq` | requests that bring dirty pages to the server, and what became of those that nobody waited for |
 //! | `writers` | who writes at the same time |
 //!
 //! # States of a page
@@ -37,18 +38,22 @@
 //! a look-up and exclude nobody.
 
 mod ahead;
+mod errseq;
 mod fill;
 mod folio;
 mod mapping;
 mod state;
 mod store;
+mod writeout;
 mod writers;
 
 pub(crate) use ahead::{Plan, ReadAhead};
+pub(crate) use errseq::ErrSeq;
 pub(crate) use fill::{Source, fill};
-pub(crate) use folio::{Folio, Found};
+pub(crate) use folio::{Folio, Found, Put};
 pub(crate) use mapping::Mapping;
 pub(crate) use store::Store;
+pub(crate) use writeout::{await_written, write_out};
 pub(crate) use writers::{Writer, Writers};
 
 /// Pages that one folio holds at most: as many as a word has bits.

@@ -65,7 +65,6 @@ impl States {
     }
 
     /// Notes that valid pages were changed. Returns those that were not dirty.
-    #[cfg_attr(not(test), expect(dead_code, reason = "of write-back"))]
     pub(crate) const fn soil(&mut self, pages: u64) -> u64 {
         let new = pages & self.valid & !self.dirty;
         self.dirty |= new;
@@ -75,7 +74,6 @@ impl States {
 
     /// Takes the dirty pages of `pages` that are not on their way already, to be
     /// written out.
-    #[cfg_attr(not(test), expect(dead_code, reason = "of write-back"))]
     pub(crate) const fn take_dirty(&mut self, pages: u64) -> u64 {
         let taken = pages & self.dirty & !self.writing;
         self.dirty &= !taken;
@@ -84,7 +82,6 @@ impl States {
     }
 
     /// Ends the writing out of `pages`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "of write-back"))]
     pub(crate) const fn written(&mut self, pages: u64) {
         let pages = pages & self.writing;
         self.writing &= !pages;

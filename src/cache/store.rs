@@ -34,6 +34,8 @@ pub(crate) struct Store<H: Hal + 'static> {
     used: AtomicU64,
     clock: SpinLock<Clock<H>>,
     spare: SpinLock<[Vec<Arc<Folio<H>>>; CLASSES]>,
+    /// Pages that are dirty.
+    dirty: AtomicU64,
     /// Pages dropped to make room.
     evicted: Counter,
     /// Pages read ahead that nobody read.
@@ -62,6 +64,7 @@ impl<H: Hal + 'static> Store<H> {
                 },
             ),
             spare: SpinLock::new(Rank::Leaf, core::array::from_fn(|_| Vec::new())),
+            dirty: AtomicU64::new(0),
             evicted: Counter::default(),
             wasted: Counter::default(),
         })
@@ -224,6 +227,19 @@ impl<H: Hal + 'static> Store<H> {
             }
         }
         drop(folio);
+    }
+
+    /// Returns how many pages are dirty.
+    pub(crate) fn dirty(&self) -> u64 {
+        self.dirty.load(Relaxed)
+    }
+
+    pub(super) fn soiled(&self, pages: u32) {
+        self.dirty.fetch_add(pages.into(), Relaxed);
+    }
+
+    pub(super) fn cleaned(&self, pages: u32) {
+        self.dirty.fetch_sub(pages.into(), Relaxed);
     }
 
     /// Notes that a folio's memory is the kernel's again.

@@ -184,6 +184,11 @@ pub enum DataCache {
     /// What was read is kept; what is written is with the server when the call
     /// returns.
     WriteThrough,
+    /// What is written is kept, too, and brought to the server when a descriptor is
+    /// closed, on fsync, for want of memory, or when it is some seconds old. For
+    /// files that nobody else writes to. Where the server does not take part
+    /// (WRITEBACK_CACHE) it is as [`WriteThrough`](Self::WriteThrough).
+    WriteBack,
 }
 
 /// What to do with a device that is in use.

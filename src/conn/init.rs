@@ -20,6 +20,8 @@ pub enum Stance {
     Always,
     /// Offered where data of files are cached, here or above the driver.
     WithDataCache,
+    /// Offered where written data are kept back.
+    WithWriteBack,
     /// Offered where remote locks are wanted.
     WithRemoteLocks,
     /// Offered where ACLs are wanted.
@@ -100,8 +102,8 @@ pub const FEATURES: &[(F, Stance, &str)] = &[
     ),
     (
         F::WRITEBACK_CACHE,
-        Stance::Refused,
-        "the driver keeps no dirty pages; sizes and times are the server's",
+        Stance::WithWriteBack,
+        "dirty pages are kept, and sizes are ours meanwhile; times stay the server's",
     ),
     (
         F::NO_OPEN_SUPPORT,
@@ -227,6 +229,7 @@ pub(super) fn offered(offer: &Offer, cache: DataCache, dax: DaxMode) -> F {
         let yes = match stance {
             Stance::Always => true,
             Stance::WithDataCache => offer.data_cache || cache != DataCache::None,
+            Stance::WithWriteBack => cache == DataCache::WriteBack,
             Stance::WithRemoteLocks => offer.remote_locks,
             Stance::WithAcl => offer.posix_acl,
             Stance::WithLabels => offer.security_labels,

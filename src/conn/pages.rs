@@ -210,6 +210,7 @@ impl<P: Platform> Connection<P> {
         let again = slot.is_lost() && self.config.restart.is_some();
         if !slot.is_lost() {
             self.counters.replies.add(1);
+            self.note_progress();
         }
         let outcome = match slot.opcode.load(Relaxed) {
             _ if again => Err(NOT_DONE),

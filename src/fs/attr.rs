@@ -58,6 +58,7 @@ impl<P: Platform> Inode<P> {
     /// As [`metadata`](Self::metadata), for who has just looked at the clock.
     pub(super) fn metadata_at(self: &Arc<Self>, now: Moment) -> Result<Metadata> {
         self.check()?;
+        self.sync_pages()?;
         Ok(Metadata {
             device: self.device(),
             attr: self.living_or_last(self.fresh_attr_at(now, Stale::all(), None))?,
@@ -207,11 +208,12 @@ impl<P: Platform> Inode<P> {
 
     /// Takes attributes over, unless something changed here since they were
     /// asked for.
-    pub(super) fn apply_attr(&self, attr: Attr, until: Moment, asked: Asked) {
+    pub(super) fn apply_attr(&self, mut attr: Attr, until: Moment, asked: Asked) {
         let known = self.attr.read();
         if asked.0 < known.version {
             return;
         }
+        attr.size = self.own_size().unwrap_or(attr.size);
         if known.attr.mtime != attr.mtime || known.attr.size != attr.size {
             // A change made here had its time set by the server, later or earlier.
             let ours = known.stale.contains(Stale::TIMES) && !known.stale.contains(Stale::SIZE);
@@ -223,6 +225,10 @@ impl<P: Platform> Inode<P> {
         self.attr.update(|cache| {
             if asked.0 < cache.version {
                 return;
+            }
+            // It may have grown since.
+            if self.mapping_here().is_some_and(|pages| pages.owns_size()) {
+                attr.size = cache.attr.size;
             }
             cache.attr = attr;
             cache.asked = asked.0;

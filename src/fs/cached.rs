@@ -14,10 +14,12 @@
 //! | allocated, punched, copied to on the server | dropped in that range |
 //! | INVAL_INODE, STORE | dropped in that range, overwritten |
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 
+use super::writeback::Pages;
 use super::{File, FileSystem, Inode};
 use crate::cache::{Found, Mapping, PAGE, Plan, Source, Store, Writer, fill};
 use crate::error::Result;
@@ -28,7 +30,7 @@ use crate::wire::{FileType, FopenFlags, InitFlags, OpenFlags, SIZE_MAX};
 pub(super) const ALL: Range<u64> = 0..u64::MAX;
 
 /// Returns the pages that bytes are in.
-fn pages_of(bytes: &Range<u64>) -> Range<u64> {
+pub(super) fn pages_of(bytes: &Range<u64>) -> Range<u64> {
     bytes.start / PAGE..bytes.end.div_ceil(PAGE)
 }
 
@@ -59,11 +61,11 @@ impl<P: Platform> FileSystem<P> {
 impl<P: Platform> Inode<P> {
     /// Returns the file's cached pages, if it has had any.
     pub(super) fn mapping_here(&self) -> Option<&Arc<Mapping<P::Hal>>> {
-        self.pages.get()
+        self.pages.get().map(|pages| &pages.mapping)
     }
 
-    fn mapping_in(&self, store: &Arc<Store<P::Hal>>) -> &Arc<Mapping<P::Hal>> {
-        self.pages.call_once(|| Mapping::new(store))
+    pub(super) fn pages_in(&self, store: &Arc<Store<P::Hal>>) -> &Pages<P> {
+        self.pages.call_once(|| Box::new(Pages::new(store)))
     }
 
     /// Drops clean pages that may not hold any more.
@@ -149,10 +151,10 @@ impl<P: Platform> File<P> {
         let direct = self.handle.fopen.contains(FopenFlags::DIRECT_IO)
             || self.flags.contains(OpenFlags::DIRECT);
         let cached = !direct && inode.owner.is_none() && inode.file_type() == FileType::Regular;
-        cached.then(|| inode.mapping_in(store))
+        cached.then(|| &inode.pages_in(store).mapping)
     }
 
-    fn source(&self) -> Source {
+    pub(super) fn source(&self) -> Source {
         Source {
             node: self.inode().node,
             fh: self.handle.fh(),
@@ -289,7 +291,7 @@ impl<P: Platform> File<P> {
                                 let stop =
                                     behind.map_or(u64::MAX, |f| f.first().max(page + 1) * PAGE);
                                 let n = (len - at).min((stop - pos) as usize);
-                                match self.read_by_request(pos, &mut [&mut buf[at..at + n]], n) {
+                                match self.read_around(pos, &mut buf[at..at + n]) {
                                     Ok(got) => {
                                         at += got;
                                         if got < n {
@@ -336,6 +338,14 @@ impl<P: Platform> File<P> {
             Err(error) if done == 0 => Err(error),
             _ => Ok(done),
         }
+    }
+
+    /// Reads by request what there is no memory for. The server must have the size
+    /// first, where it is ours.
+    fn read_around(&self, pos: u64, buf: &mut [u8]) -> Result<usize> {
+        self.inode().sync_pages()?;
+        let len = buf.len();
+        self.read_by_request(pos, &mut [buf], len)
     }
 
     /// Returns how many pages to be ahead at most: what INIT settled, and no more

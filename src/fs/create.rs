@@ -41,7 +41,8 @@ impl<P: Platform> Inode<P> {
         let request = Create {
             parent: self.node,
             name,
-            flags: (flags | OpenFlags::CREAT | OpenFlags::EXCL)
+            flags: fs
+                .lazily(flags | OpenFlags::CREAT | OpenFlags::EXCL)
                 .for_create()
                 .difference(OpenFlags::TRUNC),
             mode,
@@ -62,6 +63,7 @@ impl<P: Platform> Inode<P> {
                     return Err(Error::protocol());
                 }
                 let handle = Handle::new(inode, fh, kept, created.open.flags, Opened::File);
+                handle.inode.made_here();
                 Ok(File::new(handle, flags))
             }
             Some(Err(error)) => Err(self.creation_failed(name, error)),
@@ -94,7 +96,7 @@ impl<P: Platform> Inode<P> {
         let request = Tmpfile {
             parent: self.node,
             name: Name::new(b"tmpfile")?,
-            flags: flags.for_open(),
+            flags: fs.lazily(flags).for_open(),
             mode,
             umask,
             extensions: self.extensions(label.as_ref())?,

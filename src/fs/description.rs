@@ -174,7 +174,7 @@ impl<P: Platform> Description<P> {
         let base = match whence {
             SeekWhence::Set => 0,
             SeekWhence::Current => position.resolve(file)?,
-            SeekWhence::End => file.metadata()?.size(),
+            SeekWhence::End => file.size()?,
             SeekWhence::Data | SeekWhence::Hole => {
                 let offset = u64::try_from(offset).map_err(|_| Error::caller(Errno::ENXIO))?;
                 let found = file.seek(offset, whence)?;

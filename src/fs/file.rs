@@ -38,6 +38,8 @@ pub struct File<P: Platform> {
     pub(super) stream: Stream,
     /// The same for cached pages.
     pub(super) ahead: SpinLock<ReadAhead>,
+    /// The last error of writing out that it was told of.
+    pub(super) seen_error: AtomicU64,
     /// Owner of its flock, 0 before the first.
     pub(super) flock: AtomicU64,
     /// Its name in notifications, 0 before the first POLL.
@@ -97,6 +99,7 @@ impl<P: Platform> Inode<P> {
         {
             let file = File::new(handle, flags);
             file.open_pages();
+            file.open_errors();
             return Ok(file);
         }
         let truncate = flags.contains(OpenFlags::TRUNC);
@@ -112,6 +115,7 @@ impl<P: Platform> Inode<P> {
         let fresh = self.may_copy_up();
         let handle = if truncate && atomic {
             let _layout = self.break_layout(0)?;
+            let _gate = self.close_gate(0)?;
             let asked = self.fs.ask_now();
             let handle = self.open_handle(sent)?;
             self.truncated(asked, 0);
@@ -136,14 +140,21 @@ impl<P: Platform> Inode<P> {
         }
         let file = File::new(handle, flags);
         file.open_pages();
+        file.open_errors();
         Ok(file)
     }
 
     fn open_handle(self: &Arc<Self>, flags: OpenFlags) -> Result<Arc<Handle<P>>> {
         let fs = &self.fs;
+        // A server that takes part in writing back lets pages be read through what was
+        // opened for writing only; where the end is, is known here alone.
+        let sent = match fs.writes_back() {
+            true => flags.difference(OpenFlags::APPEND),
+            false => flags,
+        };
         let request = Open {
             node: self.node,
-            flags,
+            flags: sent,
             set_ids: if flags.contains(OpenFlags::TRUNC) {
                 self.set_ids_on_change()
             } else {
@@ -197,6 +208,7 @@ impl<P: Platform> File<P> {
             unflushed: AtomicBool::new(false),
             stream: Stream::default(),
             ahead: SpinLock::new(Rank::Leaf, ReadAhead::default()),
+            seen_error: AtomicU64::new(0),
             flock: AtomicU64::new(0),
             poll: AtomicU64::new(0),
         })
@@ -225,10 +237,17 @@ impl<P: Platform> File<P> {
     pub fn metadata(&self) -> Result<Metadata> {
         let inode = self.inode();
         inode.check()?;
+        inode.sync_pages()?;
         Ok(Metadata {
             device: inode.device(),
             attr: inode.fresh_attr(Stale::all(), self.fh())?,
         })
+    }
+
+    /// Returns the size in bytes. Blocks if it must be asked for.
+    pub(super) fn size(&self) -> Result<u64> {
+        self.inode().check()?;
+        Ok(self.inode().fresh_attr(Stale::SIZE, self.fh())?.size)
     }
 
     /// The handle, where the server has one.
@@ -279,6 +298,12 @@ impl<P: Platform> File<P> {
     }
 
     fn send_flush(&self, owner: LockOwner) -> Result<()> {
+        let written = self.flush_pages();
+        let sent = self.send_flush_alone(owner);
+        written.and(sent)
+    }
+
+    fn send_flush_alone(&self, owner: LockOwner) -> Result<()> {
         let fs = &self.inode().fs;
         // Closing any descriptor of a file drops the locks that any of them took.
         let locked = self.inode().was_locked() && fs.locks_remotely(LockFamily::Posix);
@@ -316,6 +341,7 @@ impl<P: Platform> File<P> {
     pub fn sync(&self, durable: Durable) -> Result<()> {
         let inode = self.inode();
         inode.check()?;
+        self.flush_pages()?;
         if !inode.begin_sync() {
             return Ok(());
         }

@@ -18,6 +18,7 @@ use super::options::MountOptions;
 use super::poll::Pollers;
 use super::restore::Restarts;
 use super::table::InodeTable;
+use super::writeback::DirtyFiles;
 use crate::cache::Store;
 use crate::conn::{Connection, Counters, DataCache};
 use crate::dax::Dax;
@@ -37,6 +38,7 @@ pub struct FileSystem<P: Platform> {
     pub(super) dax: Option<Dax<P>>,
     /// Memory of cached pages, where data are cached.
     pub(super) pages: Option<Arc<Store<P::Hal>>>,
+    pub(super) dirty: SpinLock<DirtyFiles<P>>,
     /// Those that the server does not keep.
     pub(super) locks: Locks<P>,
     /// Who waits for a file to be ready.
@@ -91,6 +93,7 @@ impl<P: Platform> FileSystem<P> {
                 && options.cache.keeps_data()
                 && options.page_cache > 0)
                 .then(|| Store::new(options.page_cache)),
+            dirty: SpinLock::new(Rank::Leaf, DirtyFiles::default()),
             conn,
             options,
             lacking: Lacking::default(),
@@ -150,6 +153,8 @@ impl<P: Platform> FileSystem<P> {
     pub fn work(&self) -> Option<Duration> {
         let next = self.conn.work()?;
         let due = self.dax.as_ref().and_then(|dax| dax.work(&self.conn));
+        let next = due.map_or(next, |due| due.min(next));
+        let due = self.write_out_old();
         Some(due.map_or(next, |due| due.min(next)))
     }
 
@@ -421,6 +426,7 @@ impl<P: Platform> FileSystem<P> {
     /// those hold what holds the names.
     pub(super) fn end(&self) {
         self.ended.store(true, Release);
+        self.give_up_dirty();
         self.dentries.shrink(usize::MAX);
     }
 

@@ -14,7 +14,7 @@ use super::attr::AttrCache;
 use super::attr_cache::AttrCell;
 use super::dir_cache::DirCache;
 use super::handle::{Handle, SharedHandles};
-use crate::cache::Mapping;
+use super::writeback::Pages;
 use crate::dax::Owner;
 use crate::errno::Errno;
 use crate::error::{Error, Origin, Result};
@@ -48,7 +48,7 @@ pub struct Inode<P: Platform> {
     /// What the DAX window knows of the file, if it uses it.
     pub(super) owner: Option<Box<Owner<P>>>,
     /// What is cached of its data, from the first time that something is.
-    pub(super) pages: Once<Arc<Mapping<P::Hal>>>,
+    pub(super) pages: Once<Box<Pages<P>>>,
 }
 
 /// Where an inode was last seen: a name in a directory. What a path to it is

@@ -56,6 +56,9 @@ impl<P: Platform> File<P> {
         let layout = inode.share_layout()?;
         let mut room = total;
         let mapping = self.mapping();
+        if mapping.is_none() {
+            inode.sync_pages()?;
+        }
         let size = if layout.is_some() || mapping.is_some() {
             Some(inode.fresh_attr(Stale::SIZE, self.fh())?.size)
         } else {
@@ -190,6 +193,16 @@ impl<P: Platform> File<P> {
             }
         }
         inode.clear_set_ids()?;
+        if origin == WriteOrigin::Caller
+            && let Some(pages) = self.pages_for_writing()
+        {
+            self.unflushed.store(true, Relaxed);
+            inode.set_unsynced();
+            let result = self.write_pages_from(pages, offset, bufs, total, append);
+            inode.set_unsynced();
+            return result;
+        }
+        inode.sync_pages()?;
         let _layout = inode.share_layout()?;
         // A server with handles puts what is appended at the end, wherever that is;
         // to one without, O_APPEND may be news.
@@ -259,6 +272,11 @@ impl<P: Platform> File<P> {
             && result.is_ok()
         {
             owner.set_bare(true);
+        }
+        if let Some(pages) = self.inode().pages.get()
+            && result.is_ok()
+        {
+            pages.set_bare(true);
         }
         result
     }

@@ -167,6 +167,7 @@ mod space;
 mod statx;
 mod table;
 mod walk;
+mod writeback;
 mod xattr;
 
 pub use attr::Metadata;

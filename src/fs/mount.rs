@@ -83,6 +83,7 @@ impl<P: Platform> Mount<P> {
     /// device, which may then be opened anew. Files that are still open get
     /// errors from now on. Blocks, but not for longer than the deadlines allow.
     pub fn unmount(self) {
+        self.fs.write_out_all();
         self.fs.end();
         if let Some(dax) = &self.fs.dax {
             dax.shut_down(&self.fs.conn);
@@ -117,6 +118,7 @@ impl<P: Platform> FileSystem<P> {
     ///
     /// The first of the server's.
     pub fn sync(&self) -> Result<()> {
+        self.write_out_all();
         let sync = |node| {
             self.lacking
                 .unless(Opcode::Syncfs, || self.conn.ask(&Syncfs { node }))

@@ -33,6 +33,7 @@ impl<P: Platform> FileSystem<P> {
                 if let Some(inode) = self.inodes.get(node)
                     && let Some(InvalRange { offset, len }) = range
                 {
+                    inode.sync_pages()?;
                     inode.drop_bytes(offset, len.unwrap_or(u64::MAX));
                 }
                 self.inode_is_stale(node);

@@ -72,6 +72,8 @@ impl<P: Platform> Inode<P> {
             Some(size) => self.break_layout(size)?,
             None => None,
         };
+        // What was written before comes before, with its times and privileges.
+        let _gate = self.close_gate(changes.size.unwrap_or(u64::MAX))?;
         if changes.permissions.is_some() {
             self.may_have_privileges();
         }
@@ -184,6 +186,9 @@ impl<P: Platform> Inode<P> {
     pub(super) fn may_have_privileges(&self) {
         if let Some(owner) = &self.owner {
             owner.set_bare(false);
+        }
+        if let Some(pages) = self.pages.get() {
+            pages.set_bare(false);
         }
     }
 

@@ -31,6 +31,7 @@ impl<P: Platform> File<P> {
         if offset > SIZE_MAX {
             return Err(Error::caller(Errno::ENXIO));
         }
+        inode.sync_pages()?;
         let request = Lseek {
             node: inode.node,
             fh: self.handle.fh(),
@@ -80,6 +81,7 @@ impl<P: Platform> File<P> {
         // No part of the file goes away, but pages that are accessed would be
         // replaced.
         let _layout = inode.break_layout(u64::MAX)?;
+        let _gate = inode.close_gate(u64::MAX)?;
         let request = Fallocate {
             node: inode.node,
             fh: self.handle.fh(),
@@ -156,6 +158,8 @@ impl<P: Platform> File<P> {
         target
             .unflushed
             .store(true, core::sync::atomic::Ordering::Relaxed);
+        from.sync_pages()?;
+        to.sync_pages()?;
         let layout = to.share_layout()?;
         let asked = to.fs.ask_now();
         let result = match self.copy_on_server(offset, target, target_offset, len) {

@@ -6,7 +6,10 @@ extern crate alloc;
 
 use alloc::{format, sync::Arc};
 
-use virtio_fs::fs::{CachePolicy, MountOptions};
+use virtio_fs::{
+    conn::{Config, DataCache},
+    fs::{CachePolicy, MountOptions},
+};
 use virtio_fs_boot::{
     Kernel, Program,
     cmdline::Key,
@@ -26,6 +29,11 @@ kernel!(Program {
             name: "policy",
             help: "what the driver may cache: none, auto (the default), always, metadata",
             valid: |word| policy(word).is_some(),
+        },
+        Key {
+            name: "data",
+            help: "how data of files are cached: none, through (the default), back",
+            valid: |word| data(word).is_some(),
         },
         Key::any(
             "cmd",
@@ -68,11 +76,15 @@ fn run(kernel: &'static Kernel) -> u8 {
         page_cache: (kernel.memory.usable_bytes() / 2) as usize,
         ..MountOptions::default()
     };
-    let mounted = match virtiofs::mount(
-        kernel.arguments.get("tag"),
-        virtiofs::config(kernel),
-        options,
-    ) {
+    let config = Config {
+        data_cache: kernel
+            .arguments
+            .get("data")
+            .and_then(data)
+            .unwrap_or(DataCache::WriteThrough),
+        ..virtiofs::config(kernel)
+    };
+    let mounted = match virtiofs::mount(kernel.arguments.get("tag"), config, options) {
         Ok(mounted) => Arc::new(mounted),
         Err(error) => {
             println!("kernel: {error}");
@@ -98,6 +110,15 @@ fn run(kernel: &'static Kernel) -> u8 {
         mounted.unmount();
     }
     status
+}
+
+fn data(word: &str) -> Option<DataCache> {
+    Some(match word {
+        "none" => DataCache::None,
+        "through" => DataCache::WriteThrough,
+        "back" => DataCache::WriteBack,
+        _ => return None,
+    })
 }
 
 fn policy(word: &str) -> Option<CachePolicy> {

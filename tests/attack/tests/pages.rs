@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use virtio_fs::Errno;
-use virtio_fs::conn::Config;
-use virtio_fs::fs::{At, Changes, File, MountOptions};
+use virtio_fs::conn::{Config, DataCache};
+use virtio_fs::fs::{At, Changes, Durable, File, MountOptions};
 use virtio_fs::platform::Signal;
-use virtio_fs::wire::{FallocateMode, OpenFlags};
+use virtio_fs::wire::{FallocateMode, LockOwner, OpenFlags};
 use virtio_fs_attack::{Guest, Rng, tree};
 use virtio_fs_fake::{
     Drive, Fake, FakePlatform, Fault, Interrupts, MemFs, Notification, Op, Rule, ServerConfig,
@@ -656,4 +656,300 @@ fn a_file_of_a_tebibyte_is_read_where_one_looks() {
     guest.process.close(fd).unwrap();
     drop(file);
     guest.finish();
+}
+
+/// A mount that keeps written data back.
+fn lazy_with(fs: MemFs, tune: impl FnOnce(&mut ServerConfig), page_cache: usize) -> Guest {
+    let config = Config {
+        data_cache: DataCache::WriteBack,
+        ..Config::default()
+    };
+    let options = MountOptions {
+        page_cache,
+        ..MountOptions::default()
+    };
+    let fake = Fake::new().fs(fs).notifications(4096).tune(|server| {
+        lasting(server);
+        server.flags |= init::WRITEBACK_CACHE;
+        tune(server);
+    });
+    Guest::with(fake, config, options)
+}
+
+fn lazy(fs: MemFs) -> Guest {
+    lazy_with(fs, |_| (), 64 << 20)
+}
+
+const NEW: OpenFlags = OpenFlags::RDWR;
+
+#[test]
+fn small_writes_to_a_new_file_go_out_together() {
+    let guest = lazy(tree());
+    let file = guest.mount.root().create(b"new", NEW, 0o644).unwrap();
+    let expected = pattern(3 * MIB + 123, 1);
+    guest.fake.clear_log();
+    for (i, chunk) in expected.chunks(1000).enumerate() {
+        assert_eq!(file.write_at(i as u64 * 1000, chunk).unwrap(), chunk.len());
+    }
+    read_all(&file, &expected, 10_000);
+    file.flush(LockOwner(1)).unwrap();
+    let counts = guest.fake.counts();
+    assert!(counts[&Op::WRITE] <= 6, "{counts:?}");
+    assert_eq!(counts.get(&Op::READ), None, "{counts:?}");
+    assert_eq!(counts.get(&Op::SETATTR), None, "{counts:?}");
+    assert!(guest.fake.fs(|fs| fs.read("/new").unwrap()) == expected);
+    drop(file);
+    guest.finish();
+}
+
+#[test]
+fn a_server_that_does_not_take_part_gets_every_write() {
+    let guest = lazy_with(tree(), |server| server.flags &= !init::WRITEBACK_CACHE, MIB);
+    let file = guest.mount.root().create(b"new", NEW, 0o644).unwrap();
+    for i in 0..3 {
+        file.write_at(i * 10, &[7; 10]).unwrap();
+    }
+    assert_eq!(guest.fake.count(Op::WRITE), 3);
+    drop(file);
+    guest.finish();
+}
+
+#[test]
+fn what_fsync_acknowledged_is_with_the_server() {
+    let guest = lazy(big(8 * PAGE));
+    let file = open(&guest, OpenFlags::RDWR);
+    let mut expected = pattern(8 * PAGE, 0);
+    // The first write takes privileges off and goes through.
+    file.write_at(0, &[1]).unwrap();
+    expected[0] = 1;
+    let mut rng = Rng::new(0x5eed_0020);
+    for round in 0..30u8 {
+        let at = rng.below(10 * PAGE as u64) as usize;
+        let data = vec![round; 1 + rng.below(9000) as usize];
+        file.write_at(at as u64, &data).unwrap();
+        let end = at + data.len();
+        expected.resize(expected.len().max(end), 0);
+        expected[at..end].copy_from_slice(&data);
+        file.sync(Durable::Data).unwrap();
+        assert!(
+            guest.fake.fs(|fs| fs.read("/big").unwrap()) == expected,
+            "{round}"
+        );
+    }
+    drop(file);
+    guest.finish();
+}
+
+#[test]
+fn pages_go_out_when_they_are_old_and_when_the_mount_ends() {
+    let guest = lazy(tree());
+    let file = guest.mount.root().create(b"new", NEW, 0o644).unwrap();
+    file.write_at(0, b"hello").unwrap();
+    let there = |guest: &Guest| guest.fake.fs(|fs| fs.read("/new").unwrap());
+    guest.mount.file_system().work();
+    assert_eq!(there(&guest), b"");
+    guest.platform.advance(Duration::from_secs(6));
+    guest.mount.file_system().work();
+    assert_eq!(there(&guest), b"hello");
+    file.write_at(5, b" world").unwrap();
+    drop(file);
+    let Guest {
+        process,
+        mount,
+        conn,
+        fake,
+        ..
+    } = guest;
+    drop(process);
+    mount.unmount();
+    assert_eq!(fake.fs(|fs| fs.read("/new").unwrap()), b"hello world");
+    assert_eq!(conn.load(), (0, 0));
+}
+
+#[test]
+fn an_error_of_a_late_write_is_told_once_to_each_open_file() {
+    let guest = lazy(tree());
+    let file = guest.mount.root().create(b"new", NEW, 0o644).unwrap();
+    let other = guest.inode("/new").open(OpenFlags::RDWR).unwrap();
+    file.write_at(0, &[1; 5000]).unwrap();
+    guest.fake.fault(Rule::on(Op::WRITE, Fault::Error(-28)));
+    assert_eq!(file.sync(Durable::Data).unwrap_err().errno(), Errno::ENOSPC);
+    assert!(file.sync(Durable::Data).is_ok());
+    assert_eq!(
+        other.sync(Durable::Data).unwrap_err().errno(),
+        Errno::ENOSPC
+    );
+    assert!(other.sync(Durable::Data).is_ok());
+    // What the server has is what shows, and the file goes on. The reply was
+    // spoilt, not the write.
+    let size = guest.fake.fs(|fs| fs.stat("/new").unwrap().size);
+    assert_eq!(guest.stat("/new").unwrap().size(), size);
+    file.write_at(0, &[2; 100]).unwrap();
+    file.sync(Durable::All).unwrap();
+    assert_eq!(
+        guest.fake.fs(|fs| fs.read("/new").unwrap())[..100],
+        [2; 100]
+    );
+    drop((file, other));
+    guest.finish();
+}
+
+#[test]
+fn a_server_that_writes_little_at_a_time_gets_all_of_it_or_an_error() {
+    let guest = lazy(tree());
+    let file = guest.mount.root().create(b"new", NEW, 0o644).unwrap();
+    file.write_at(0, &pattern(5 * PAGE, 2)).unwrap();
+    // WRITE's reply says that one page was written, or one byte.
+    let count = |n: u32| Fault::Body([n.to_le_bytes(), [0; 4]].concat());
+    guest.fake.fault(Rule::on(Op::WRITE, count(PAGE as u32)));
+    file.sync(Durable::Data).unwrap();
+    assert!(guest.fake.count(Op::WRITE) >= 2);
+    assert!(guest.fake.fs(|fs| fs.read("/new").unwrap()) == pattern(5 * PAGE, 2));
+    file.write_at(0, &pattern(5 * PAGE, 3)).unwrap();
+    guest.fake.fault(Rule::on(Op::WRITE, count(1)).always());
+    assert_eq!(file.sync(Durable::Data).unwrap_err().errno(), Errno::EIO);
+    guest.fake.clear_faults();
+    // What it did not refuse is still to be written.
+    file.sync(Durable::Data).unwrap();
+    drop(file);
+    guest.finish();
+}
+
+#[test]
+fn an_abort_loses_dirty_pages_and_nothing_else() {
+    let guest = lazy(tree());
+    let file = guest.mount.root().create(b"new", NEW, 0o644).unwrap();
+    file.write_at(0, &[1; 5000]).unwrap();
+    guest.conn.abort();
+    assert!(file.sync(Durable::Data).is_err());
+    assert!(file.flush(LockOwner(1)).is_err());
+    drop(file);
+    let Guest {
+        process,
+        mount,
+        conn,
+        fake,
+        transport,
+        ..
+    } = guest;
+    drop(process);
+    mount.unmount();
+    drop((conn, transport));
+    virtio_fs_attack::assert_gone(&fake);
+}
+
+/// Everything that changes a file, at random, against bytes in memory: by open
+/// files with and without O_DIRECT, O_DSYNC, O_APPEND, with reads, truncation,
+/// holes, copies, fsync, stat, reclaim.
+fn fsx(data_cache: DataCache, page_cache: usize, seed: u64, calls: usize) {
+    let config = Config {
+        data_cache,
+        ..Config::default()
+    };
+    let options = MountOptions {
+        page_cache,
+        ..MountOptions::default()
+    };
+    let fake = Fake::new().fs(tree()).tune(|server| {
+        lasting(server);
+        server.flags |= init::WRITEBACK_CACHE;
+    });
+    let guest = Guest::with(fake, config, options);
+    let mut rng = Rng::new(seed);
+    println!("seed {seed}, {data_cache:?}, {page_cache} bytes");
+    let file = guest.mount.root().create(b"f", NEW, 0o644).unwrap();
+    let inode = guest.inode("/f");
+    let direct = inode.open(NEW | OpenFlags::DIRECT).unwrap();
+    let append = inode.open(NEW | OpenFlags::APPEND).unwrap();
+    let synced = inode.open(NEW | OpenFlags::DSYNC).unwrap();
+    let mut model: Vec<u8> = Vec::new();
+    const MAX: u64 = 300_000;
+    for call in 0..calls {
+        let at = rng.below(MAX);
+        let most = if rng.below(4) == 0 { 60_000 } else { 5000 };
+        let len = (1 + rng.below(most)).min(MAX - at);
+        let (start, end) = (at as usize, (at + len) as usize);
+        let through = [&file, &file, &file, &direct, &synced][rng.below(5) as usize];
+        let what = rng.below(14);
+        match what {
+            0..=3 => {
+                let data: Vec<u8> = (0..len).map(|i| (i + call as u64) as u8).collect();
+                assert_eq!(through.write_at(at, &data).unwrap(), data.len());
+                model.resize(model.len().max(end), 0);
+                model[start..end].copy_from_slice(&data);
+            }
+            4..=7 => {
+                let mut buf = vec![0xee; len as usize];
+                let n = through.read_at(at, &mut buf).unwrap();
+                let expected = &model[start.min(model.len())..end.min(model.len())];
+                assert_eq!(n, expected.len(), "call {call}");
+                assert!(buf[..n] == *expected, "call {call}: read of {len} at {at}");
+            }
+            8 => {
+                let size = rng.below(MAX);
+                let changes = Changes {
+                    size: Some(size),
+                    ..Changes::default()
+                };
+                through.set_metadata(&changes).unwrap();
+                model.resize(size as usize, 0);
+            }
+            9 => {
+                let hole = FallocateMode::PUNCH_HOLE | FallocateMode::KEEP_SIZE;
+                through.allocate(at, len, hole).unwrap();
+                let (start, end) = (start.min(model.len()), end.min(model.len()));
+                model[start..end].fill(0);
+            }
+            10 if model.len() < MAX as usize => {
+                let data = vec![call as u8; 1 + rng.below(3000) as usize];
+                assert_eq!(append.write_at(0, &data).unwrap(), data.len());
+                model.extend(data);
+            }
+            11 => {
+                let to = rng.below(MAX);
+                let apart = at + len <= to || to + len <= at;
+                if apart && end <= model.len() {
+                    assert_eq!(file.copy_to(at, &file, to, len).unwrap(), len);
+                    let copied = model[start..end].to_vec();
+                    let stop = to as usize + copied.len();
+                    model.resize(model.len().max(stop), 0);
+                    model[to as usize..stop].copy_from_slice(&copied);
+                }
+            }
+            12 => {
+                assert_eq!(file.metadata().unwrap().size(), model.len() as u64);
+                file.sync(Durable::All).unwrap();
+                let there = guest.fake.fs(|fs| fs.read("/f").unwrap());
+                assert!(there == model, "call {call}");
+            }
+            _ => {
+                guest.mount.reclaim(rng.below(1 << 20) as usize);
+                guest.platform.advance(Duration::from_millis(700));
+                guest.mount.file_system().work();
+            }
+        }
+        let (used, bound) = guest.mount.file_system().page_cache();
+        assert!(used <= bound, "call {call}: {used} of {bound}");
+    }
+    read_all(&file, &model, 7777);
+    file.flush(LockOwner(1)).unwrap();
+    assert!(guest.fake.fs(|fs| fs.read("/f").unwrap()) == model);
+    drop((file, direct, append, synced, inode));
+    guest.finish();
+}
+
+#[test]
+fn any_sequence_of_calls_leaves_the_bytes_that_it_should() {
+    let seed = Rng::from_env(0x5eed_0030).number();
+    for round in 0..3 {
+        for cache in [
+            DataCache::None,
+            DataCache::WriteThrough,
+            DataCache::WriteBack,
+        ] {
+            fsx(cache, 4 << 20, seed ^ round, 400);
+            // So little that much must go by request.
+            fsx(cache, 64 << 10, seed ^ round << 32, 300);
+        }
+    }
 }

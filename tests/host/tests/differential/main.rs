@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
 use host::Host;
-use virtio_fs::conn::{Config, Connection};
+use virtio_fs::conn::{Config, Connection, DataCache};
 use virtio_fs::fs::{CachePolicy, Mount, MountOptions, Process, Symlinks};
 use virtio_fs::wire::OpenFlags;
 use virtio_fs_calls::{Call, Driver, Outcome, Random, privileges};
@@ -58,7 +58,7 @@ fn manifest(dir: &Path, prefix: &str, lines: &mut Vec<String>) {
 }
 
 /// Runs the calls of one seed on both sides.
-fn compare(seed: u64, daemon: &[&str], options: MountOptions) {
+fn compare(seed: u64, daemon: &[&str], options: MountOptions, data_cache: DataCache) {
     // A daemon that is started meanwhile would inherit the host's side's files, and
     // hold their locks.
     static ALONE: Mutex<()> = Mutex::new(());
@@ -88,8 +88,12 @@ fn compare(seed: u64, daemon: &[&str], options: MountOptions) {
         .start()
         .expect("virtiofsd starts");
     let transport = Arc::new(daemon.connect(Options::default()).expect("connects"));
+    let config = Config {
+        data_cache,
+        ..Config::default()
+    };
     let platform = Arc::new(HostPlatform::new(Waiting::Poll));
-    let conn = Connection::open(platform, transport, Config::default()).expect("opens");
+    let conn = Connection::open(platform, transport, config).expect("opens");
     let mount = Mount::new(conn.clone(), options).expect("mounts");
     let process = Process::new(&mount);
     let mut guest = Driver::new(&process, set_caller);
@@ -215,20 +219,43 @@ fn policy(cache: CachePolicy) -> MountOptions {
 #[test]
 fn calls_do_what_they_do_on_the_host_with_a_cache() {
     for n in 0..4 {
-        compare(seed() + n, &daemon("auto"), policy(CachePolicy::Auto));
+        let options = policy(CachePolicy::Auto);
+        compare(
+            seed() + n,
+            &daemon("auto"),
+            options,
+            DataCache::WriteThrough,
+        );
     }
 }
 
 #[test]
 fn calls_do_what_they_do_on_the_host_with_everything_cached() {
     for n in 100..104 {
-        compare(seed() + n, &daemon("always"), policy(CachePolicy::Always));
+        let options = policy(CachePolicy::Always);
+        compare(
+            seed() + n,
+            &daemon("always"),
+            options,
+            DataCache::WriteThrough,
+        );
     }
 }
 
 #[test]
 fn calls_do_what_they_do_on_the_host_without_a_cache() {
     for n in 200..202 {
-        compare(seed() + n, &daemon("never"), policy(CachePolicy::None));
+        let options = policy(CachePolicy::None);
+        compare(seed() + n, &daemon("never"), options, DataCache::None);
+    }
+}
+
+#[test]
+fn calls_do_what_they_do_on_the_host_with_data_kept_back() {
+    for n in 300..304 {
+        let mut arguments = daemon("always").to_vec();
+        arguments.push("--writeback");
+        let options = policy(CachePolicy::Always);
+        compare(seed() + n, &arguments, options, DataCache::WriteBack);
     }
 }
