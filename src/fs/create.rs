@@ -55,7 +55,8 @@ impl<P: Platform> Inode<P> {
         match fs.lacking.unless(Opcode::Create, || fs.conn.ask(&request)) {
             Some(Ok(created)) => {
                 let inode = self.adopt(name, &created.entry, asked, version);
-                let kept = flags.difference(OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NOCTTY);
+                let once = OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NOCTTY;
+                let kept = fs.lazily(flags).difference(once);
                 let (node, fh) = (created.entry.node, created.open.fh);
                 let inode = inode.inspect_err(|_| fs.conn.release(node, fh, kept))?;
                 if inode.file_type() != FileType::Regular {
@@ -93,10 +94,11 @@ impl<P: Platform> Inode<P> {
         let (permissions, umask) = self.masked(permissions);
         let mode = Mode::new(FileType::Regular, permissions).bits();
         let label = self.label(b"", mode);
+        let sent = fs.lazily(flags);
         let request = Tmpfile {
             parent: self.node,
             name: Name::new(b"tmpfile")?,
-            flags: fs.lazily(flags).for_open(),
+            flags: sent.for_open(),
             mode,
             umask,
             extensions: self.extensions(label.as_ref())?,
@@ -107,12 +109,12 @@ impl<P: Platform> Inode<P> {
             .unless(Opcode::Tmpfile, || fs.conn.ask(&request))
             .unwrap_or(Err(Error::caller(Errno::EOPNOTSUPP)))?;
         let (node, fh) = (created.entry.node, created.open.fh);
-        let release = |_: &Error| fs.conn.release(node, fh, flags);
+        let release = |_: &Error| fs.conn.release(node, fh, sent);
         let inode = fs
             .accept(&created.entry, asked, self.device(), None)
             .inspect_err(release)?;
         Ok(File::new(
-            Handle::new(inode, fh, flags, created.open.flags, Opened::File),
+            Handle::new(inode, fh, sent, created.open.flags, Opened::File),
             flags,
         ))
     }

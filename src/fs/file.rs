@@ -148,13 +148,13 @@ impl<P: Platform> Inode<P> {
         let fs = &self.fs;
         // A server that takes part in writing back lets pages be read through what was
         // opened for writing only; where the end is, is known here alone.
-        let sent = match fs.writes_back() {
+        let flags = match fs.writes_back() {
             true => flags.difference(OpenFlags::APPEND),
             false => flags,
         };
         let request = Open {
             node: self.node,
-            flags: sent,
+            flags,
             set_ids: if flags.contains(OpenFlags::TRUNC) {
                 self.set_ids_on_change()
             } else {

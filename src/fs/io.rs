@@ -183,7 +183,7 @@ impl<P: Platform> File<P> {
         if total == 0 {
             return Ok(Written { offset, len: 0 });
         }
-        let append = origin == WriteOrigin::Caller && self.handle.flags.contains(OpenFlags::APPEND);
+        let append = origin == WriteOrigin::Caller && self.flags.contains(OpenFlags::APPEND);
         if !append {
             check_end(offset, total)?;
             if origin == WriteOrigin::Caller
@@ -205,9 +205,9 @@ impl<P: Platform> File<P> {
         inode.sync_pages()?;
         let _layout = inode.share_layout()?;
         // A server with handles puts what is appended at the end, wherever that is;
-        // to one without, O_APPEND may be news.
+        // to one without, O_APPEND may be news, and where we write back it is not told.
         let start = match append {
-            true if self.handle.is_released() => inode.last_attr().size,
+            true if self.handle.is_released() && !inode.fs.writes_back() => inode.last_attr().size,
             true => inode.fresh_attr(Stale::SIZE, self.fh())?.size,
             false => offset,
         };
