@@ -51,4 +51,4 @@ pub use report::{Case, Report};
 pub use running::{Outcome, Running, Stopper};
 pub use share::{DaemonKind, Device, OnLoss, Share};
 pub use suite::{Extent, Suite, Table, Torture};
-pub use tools::Tools;
+pub use tools::{Named, Tools};

@@ -12,6 +12,17 @@ use std::{
 pub struct Tools {
     /// The folder of build results.
     pub target: PathBuf,
+    /// Whether the environment may name others.
+    pub named: Named,
+}
+
+/// Whether programs that the environment names come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// QEMU, VIRTIOFSD and DAXD do.
+    First,
+    /// They do not count.
+    Never,
 }
 
 impl Default for Tools {
@@ -21,7 +32,10 @@ impl Default for Tools {
         let root = root.canonicalize().unwrap_or(root);
         let target =
             env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        Self { target }
+        Self {
+            target,
+            named: Named::First,
+        }
     }
 }
 
@@ -62,7 +76,8 @@ impl Tools {
         folders: &[&str],
         remedy: &str,
     ) -> Result<PathBuf, Error> {
-        if let Some(named) = env::var_os(variable).filter(|value| !value.is_empty()) {
+        let named = env::var_os(variable).filter(|value| !value.is_empty());
+        if let (Some(named), Named::First) = (named, self.named) {
             return Ok(named.into());
         }
         let built = folders

@@ -28,6 +28,8 @@ fn start(name: &str) -> (PathBuf, Child) {
         .arg("--kernel")
         .arg(env::current_exe().unwrap())
         .env("CARGO_TARGET_DIR", &dir)
+        .env_remove("QEMU")
+        .env_remove("VIRTIOFSD")
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
