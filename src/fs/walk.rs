@@ -5,11 +5,12 @@
 //! (also for an empty path), ENOTDIR, EACCES, ELOOP, ENAMETOOLONG.
 //!
 //! No request is sent for a part of the path that is known and valid, and none
-//! of the steps allocates but for a symbolic link.
+//! of the steps allocates.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::ops::Range;
+
+use smallvec::SmallVec;
 
 use super::dentry::Lookup;
 use super::filesystem::Asked;
@@ -24,6 +25,9 @@ use crate::platform::Platform;
 pub const PATH_MAX: usize = 4096;
 /// Symbolic links that one walk follows.
 pub const LINK_MAX: u32 = 40;
+
+/// How deep links within links go, each with more path behind it, before a walk allocates.
+const NESTED: usize = 3;
 
 /// What to do when the path ends with a symbolic link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +133,7 @@ pub(super) struct Walk<'p, P: Platform> {
     dir: Arc<Inode<P>>,
     /// What is still to go: the path, and the rests of links on top of it.
     rest: Part<'p>,
-    below: Vec<Part<'p>>,
+    below: SmallVec<[Part<'p>; NESTED]>,
     links: u32,
     trust: Trust,
 }
@@ -158,7 +162,7 @@ impl<'p, P: Platform> Walk<'p, P> {
             root,
             dir,
             rest,
-            below: Vec::new(),
+            below: SmallVec::new(),
             links: 0,
             trust,
         })
@@ -313,7 +317,7 @@ impl<'p, P: Platform> Walk<'p, P> {
             root,
             dir: parent.dir,
             rest,
-            below: Vec::new(),
+            below: SmallVec::new(),
             links: parent.links,
             trust,
         };
