@@ -331,8 +331,16 @@ impl<H: Hal + 'static> Folio<H> {
 
     /// Puts `data`, which lie in one page, at byte `at`, to be written out later. If
     /// `fresh` the page need not be read first: nothing else in it counts. Calls
-    /// `before` when they are there, before the page can be written out.
-    pub(crate) fn put(&self, at: u32, data: &[u8], fresh: bool, before: impl FnOnce()) -> Put {
+    /// `before` when they are there, before the page can be written out, and `soiled`
+    /// if that made it dirty, before anybody can find it so.
+    pub(crate) fn put(
+        &self,
+        at: u32,
+        data: &[u8],
+        fresh: bool,
+        before: impl FnOnce(),
+        soiled: impl FnOnce(),
+    ) -> Put {
         let page = at / PAGE as u32;
         let bit = 1 << page;
         let mut inner = self.inner.lock();
@@ -362,6 +370,7 @@ impl<H: Hal + 'static> Folio<H> {
         if !valid {
             inner.pages.filled(bit, bit);
             inner.rest();
+            self.publish(&inner);
         }
         if inner.detached || inner.pages.valid() & bit == 0 {
             return Put::Gone;
@@ -374,6 +383,9 @@ impl<H: Hal + 'static> Folio<H> {
             return Put::Gone;
         }
         let new = inner.pages.soil(bit);
+        if new != 0 {
+            soiled();
+        }
         self.publish(&inner);
         if self.end.load(Relaxed) < at + data.len() as u32 {
             self.end.store(u32::MAX, Relaxed);
@@ -571,12 +583,13 @@ impl<H: Hal + 'static> Folio<H> {
         inner.pages.discard(lost);
         inner.rest();
         self.publish(&inner);
-        drop(inner);
+        // Under the lock: who finds none counted and then none here is right.
         if let Some(home) = home {
             home.soiled(new.count_ones());
-            if let Some(error) = why {
-                home.errors().record(error);
-            }
+        }
+        drop(inner);
+        if let (Some(home), Some(error)) = (home, why) {
+            home.errors().record(error);
         }
     }
 }

@@ -9,20 +9,20 @@ use crate::platform::Platform;
 use crate::wire::{SetIds, Write, WriteOrigin};
 
 /// Sends WRITEs for the dirty pages in `pages` that are not on their way already,
-/// neighbours together, cut where multiples of the longest WRITE are. `size` is the
-/// file's: nothing is written behind it. Blocks for free slots if it may, never
+/// neighbours together, cut where multiples of the longest WRITE are. `size` tells the
+/// file's, which may grow meanwhile: nothing is written behind it. Blocks for free slots if it may, never
 /// for the replies.
 pub(crate) fn write_out<P: Platform>(
     conn: &Connection<P>,
     mapping: &Mapping<P::Hal>,
     pages: &Range<u64>,
-    size: u64,
+    size: impl Fn() -> u64,
     source: &Source,
     turn: Turn,
 ) -> Result<()> {
     let most = (u64::from(conn.limits().max_write) / PAGE).max(1);
     let pieces = conn.max_pieces();
-    let mut left = pages.start..pages.end.min(size.div_ceil(PAGE));
+    let mut left = pages.start..pages.end.min(size().div_ceil(PAGE));
     while let Some(first) = mapping.next_dirty(&left) {
         let Some(mut io) = conn.begin_pages(Class::Background, turn)? else {
             return Ok(());
@@ -33,7 +33,8 @@ pub(crate) fn write_out<P: Platform>(
             let Some((mut piece, n)) = mapping.take_dirty(page, limit, io.id()) else {
                 break;
             };
-            let rest = size.saturating_sub(page * PAGE);
+            // Asked after the page was taken: who writes to it makes the file longer first.
+            let rest = size().saturating_sub(page * PAGE);
             piece.len = piece.len.min(rest.min(u64::from(u32::MAX)) as u32);
             io.push(piece);
             page += u64::from(n);

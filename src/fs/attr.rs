@@ -203,7 +203,9 @@ impl<P: Platform> Inode<P> {
     pub(super) fn take_attr_reply(&self, reply: AttrReply, asked: Asked) -> Result<Attr> {
         self.check_type(&reply.attr)?;
         self.apply_attr(reply.attr, self.fs.attr_until(reply.valid), asked);
-        Ok(reply.attr)
+        // The server does not know yet how long a file is that has data kept back.
+        let size = self.own_size().unwrap_or(reply.attr.size);
+        Ok(Attr { size, ..reply.attr })
     }
 
     /// Takes attributes over, unless something changed here since they were

@@ -115,7 +115,7 @@ impl<P: Platform> Inode<P> {
         let fresh = self.may_copy_up();
         let handle = if truncate && atomic {
             let _layout = self.break_layout(0)?;
-            let _gate = self.close_gate(0)?;
+            let _gate = self.close_gate()?;
             let asked = self.fs.ask_now();
             let handle = self.open_handle(sent)?;
             self.truncated(asked, 0);

@@ -73,7 +73,7 @@ impl<P: Platform> Inode<P> {
             None => None,
         };
         // What was written before comes before, with its times and privileges.
-        let _gate = self.close_gate(changes.size.unwrap_or(u64::MAX))?;
+        let _gate = self.close_gate()?;
         if changes.permissions.is_some() {
             self.may_have_privileges();
         }

@@ -81,7 +81,7 @@ impl<P: Platform> File<P> {
         // No part of the file goes away, but pages that are accessed would be
         // replaced.
         let _layout = inode.break_layout(u64::MAX)?;
-        let _gate = inode.close_gate(u64::MAX)?;
+        let _gate = inode.close_gate()?;
         let request = Fallocate {
             node: inode.node,
             fh: self.handle.fh(),

@@ -164,9 +164,9 @@ impl<P: Platform> Default for DirtyFiles<P> {
 
 impl<P: Platform> Inode<P> {
     /// Keeps everybody from writing to the file's pages, for a request that changes
-    /// its data or size, and writes out what is dirty before byte `end`; what lies
-    /// behind is gone. `None` where nothing is kept back. Blocks.
-    pub(super) fn close_gate(self: &Arc<Self>, end: u64) -> Result<Option<Gate<'_, P>>> {
+    /// its data or size, and writes out what is dirty. `None` where nothing is kept
+    /// back. Blocks.
+    pub(super) fn close_gate(self: &Arc<Self>) -> Result<Option<Gate<'_, P>>> {
         if !self.fs.writes_back() {
             return Ok(None);
         }
@@ -174,8 +174,7 @@ impl<P: Platform> Inode<P> {
             return Ok(None);
         };
         let guard = pages.gate.take(self.fs.platform())?;
-        let cut = end.div_ceil(PAGE);
-        pages.mapping.discard(&(cut..u64::MAX));
+        // What a truncation cuts off, too: the server may refuse it.
         self.write_out_gated(pages)?;
         Ok(Some(Gate::Alone { _guard: guard }))
     }
@@ -196,21 +195,28 @@ impl<P: Platform> Inode<P> {
         self.settle_pages(pages)
     }
 
-    /// As [`sync_pages`](Self::sync_pages), with the gate held. Twice, for pages that
-    /// were on their way and dirty again.
+    /// As [`sync_pages`](Self::sync_pages), with the gate held. Again while that makes
+    /// fewer pages dirty, and for those that were on their way and dirty again.
     fn write_out_gated(&self, pages: &Pages<P>) -> Result<()> {
         let conn = &self.fs.conn;
-        for _ in 0..2 {
+        let (mut last, mut rounds) = (u64::MAX, 0);
+        // Of each request a page at least gets done, so that this ends.
+        while rounds < 2 {
             let handle = pages.writer.lock().clone();
             if let Some(handle) = handle {
-                let size = self.last_attr().size;
+                let size = || self.last_attr().size;
                 let source = source_of(&handle);
                 write_out(conn, &pages.mapping, &ALL, size, &source, Turn::Wait)?;
             }
             await_written(conn, &pages.mapping, &ALL)?;
-            if pages.mapping.dirty() == 0 {
+            let left = pages.mapping.dirty();
+            if left == 0 {
                 break;
             }
+            if left >= last {
+                rounds += 1;
+            }
+            last = left;
         }
         Ok(())
     }
@@ -220,6 +226,10 @@ impl<P: Platform> Inode<P> {
         let _gate = pages.gate.take(self.fs.platform())?;
         if !pages.mapping.is_clean() {
             return Ok(());
+        }
+        if pages.mapping.owns_size() {
+            // Answers to questions from before the server had it all are too old.
+            self.attr_changed(self.written());
         }
         pages.mapping.own_size(false);
         let errors = pages.mapping.errors().sample();
@@ -399,10 +409,9 @@ impl<P: Platform> File<P> {
             let at = (pos - folio.first() * PAGE) as u32;
             let size = inode.last_attr().size;
             let fresh = data.len() as u64 == PAGE || page * PAGE >= size;
-            match folio.put(at, data, fresh, grow) {
+            match folio.put(at, data, fresh, grow, || pages.mapping.soiled(1)) {
                 Put::Done(new) => {
                     if new {
-                        pages.mapping.soiled(1);
                         conn.counters().pages_dirtied.add(1);
                     }
                     return Ok(());
@@ -465,7 +474,7 @@ impl<P: Platform> File<P> {
         let result = if much {
             inode.write_out_gated(pages)
         } else {
-            let size = inode.last_attr().size;
+            let size = || inode.last_attr().size;
             let source = source_of(&self.handle);
             write_out(&fs.conn, &pages.mapping, &ALL, size, &source, Turn::IfFree)
         };

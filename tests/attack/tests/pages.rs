@@ -816,6 +816,45 @@ fn a_server_that_writes_little_at_a_time_gets_all_of_it_or_an_error() {
 }
 
 #[test]
+fn an_fsync_goes_on_with_a_server_that_writes_a_page_at_a_time() {
+    let guest = lazy(tree());
+    let file = guest.mount.root().create(b"new", NEW, 0o644).unwrap();
+    file.write_at(0, &pattern(5 * PAGE, 2)).unwrap();
+    let page = Fault::Body([(PAGE as u32).to_le_bytes(), [0; 4]].concat());
+    // What it says to have written it did: all of it, and again what is left.
+    guest.fake.fault(Rule::on(Op::WRITE, page).always());
+    file.sync(Durable::Data).unwrap();
+    assert!(guest.fake.count(Op::WRITE) >= 5);
+    assert!(guest.fake.fs(|fs| fs.read("/new").unwrap()) == pattern(5 * PAGE, 2));
+    guest.fake.clear_faults();
+    drop(file);
+    guest.finish();
+}
+
+#[test]
+fn the_size_is_ours_while_data_are_kept_back_however_short_attributes_are_valid() {
+    let short = |server: &mut ServerConfig| {
+        server.attr_valid = Duration::ZERO;
+        server.entry_valid = Duration::ZERO;
+    };
+    let guest = lazy_with(tree(), short, 1 << 20);
+    let file = guest.mount.root().create(b"new", NEW, 0o644).unwrap();
+    file.write_at(0, &[1; 5000]).unwrap();
+    let end = guest
+        .inode("/new")
+        .open(OpenFlags::WRONLY | OpenFlags::APPEND)
+        .unwrap();
+    end.write_at(0, &[2; 10]).unwrap();
+    let mut back = [0; 6000];
+    assert_eq!(file.read_at(0, &mut back).unwrap(), 5010);
+    file.sync(Durable::Data).unwrap();
+    let held = guest.fake.fs(|fs| fs.read("/new").unwrap());
+    assert!(held[..5000] == [1; 5000] && held[5000..] == [2; 10]);
+    drop((file, end));
+    guest.finish();
+}
+
+#[test]
 fn an_abort_loses_dirty_pages_and_nothing_else() {
     let guest = lazy(tree());
     let file = guest.mount.root().create(b"new", NEW, 0o644).unwrap();
