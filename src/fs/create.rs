@@ -113,6 +113,11 @@ impl<P: Platform> Inode<P> {
         let inode = fs
             .accept(&created.entry, asked, self.device(), None)
             .inspect_err(release)?;
+        if inode.file_type() != FileType::Regular {
+            let error = Error::protocol();
+            release(&error);
+            return Err(error);
+        }
         Ok(File::new(
             Handle::new(inode, fh, sent, created.open.flags, Opened::File),
             flags,

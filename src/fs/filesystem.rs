@@ -81,14 +81,17 @@ pub(super) struct Asker {
 pub(super) struct Asked(pub(super) u64);
 
 impl<P: Platform> FileSystem<P> {
-    pub(super) fn new(conn: Arc<Connection<P>>, options: MountOptions) -> Self {
+    pub(super) fn new(conn: Arc<Connection<P>>, mut options: MountOptions) -> Self {
+        let posix_acl = conn.limits().has(InitFlags::POSIX_ACL);
+        // Who leaves ACLs to us leaves all permission checks to us.
+        options.default_permissions |= posix_acl;
         let seed = conn.platform().now().as_nanos() as u64;
         Self {
             dentries: DentryCache::new(options.max_dentries, seed),
             inodes: InodeTable::new(seed ^ 0x5bd1_e995),
             next_device: AtomicU64::new(options.device + 1),
             dax: Dax::new(&conn, options.dax_costs),
-            posix_acl: conn.limits().has(InitFlags::POSIX_ACL),
+            posix_acl,
             pages: (conn.config().data_cache != DataCache::None
                 && options.cache.keeps_data()
                 && options.page_cache > 0)

@@ -30,17 +30,17 @@ impl<P: Platform> FileSystem<P> {
         match *notification {
             Notification::Poll(handle) => self.pollers.wake(handle),
             Notification::InvalInode { node, range } => {
-                if let Some(inode) = self.inodes.get(node)
+                self.inode_is_stale(node);
+                if let Some(inode) = self.known(node)
                     && let Some(InvalRange { offset, len }) = range
                 {
                     inode.sync_pages()?;
                     inode.drop_bytes(offset, len.unwrap_or(u64::MAX));
                 }
-                self.inode_is_stale(node);
             }
             Notification::Store { node, offset, data } => {
                 self.inode_is_stale(node);
-                if let Some(inode) = self.inodes.get(node) {
+                if let Some(inode) = self.known(node) {
                     inode.store_pages(offset, data);
                 }
             }
@@ -59,8 +59,7 @@ impl<P: Platform> FileSystem<P> {
                 size,
             } => {
                 let data = self
-                    .inodes
-                    .get(node)
+                    .known(node)
                     .map(|inode| inode.retrieve_pages(offset, size))
                     .unwrap_or_default();
                 let reply = NotifyReply {
