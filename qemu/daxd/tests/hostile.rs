@@ -15,13 +15,7 @@ use front_end::{Daemon, Scratch, Vm, WRITABLE, wait_until};
 
 fn started(scratch: &Scratch) -> (Daemon, Vm) {
     fs::write(scratch.share().join("f"), vec![3; 4 << 20]).expect("a file");
-    let daemon = Daemon::start(
-        scratch,
-        &["--window", "8M", "--xattr", "--log-level", "error"],
-    );
-    let mut vm = Vm::connect(&daemon.socket, 8 << 20, 1);
-    vm.init();
-    (daemon, vm)
+    front_end::started(scratch, &["--xattr", "--log-level", "error"])
 }
 
 /// xorshift64.

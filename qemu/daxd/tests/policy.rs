@@ -5,28 +5,8 @@ mod front_end;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use front_end::fuse::{ROOT, u32_at, u64_at, words};
-use front_end::{Daemon, Scratch, Vm};
-
-fn started(scratch: &Scratch, args: &[&str]) -> (Daemon, Vm) {
-    let queues = args
-        .iter()
-        .skip_while(|a| **a != "--queues")
-        .nth(1)
-        .map_or(1, |n| n.parse().expect("a number"));
-    let daemon = Daemon::start(scratch, &[&["--window", "8M"], args].concat());
-    let mut vm = Vm::connect(&daemon.socket, 8 << 20, queues);
-    vm.init();
-    (daemon, vm)
-}
-
-fn name(text: &str) -> Vec<u8> {
-    [text.as_bytes(), b"\0"].concat()
-}
-
-fn with_name(fixed: &[u64], text: &str) -> Vec<u8> {
-    [words(fixed), name(text)].concat()
-}
+use front_end::fuse::{ROOT, name, u32_at, u64_at, with_name, words};
+use front_end::{Daemon, Scratch, Vm, started};
 
 #[test]
 fn a_read_only_share_is_not_changed() {

@@ -6,28 +6,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use front_end::fuse::{ROOT, outcome, request, u32_at, u64_at, words};
-use front_end::{Daemon, Scratch, Vm};
-
-fn started(scratch: &Scratch, args: &[&str]) -> (Daemon, Vm) {
-    let queues = args
-        .iter()
-        .skip_while(|a| **a != "--queues")
-        .nth(1)
-        .map_or(1, |n| n.parse().expect("a number"));
-    let daemon = Daemon::start(scratch, &[&["--window", "8M"], args].concat());
-    let mut vm = Vm::connect(&daemon.socket, 8 << 20, queues);
-    vm.init();
-    (daemon, vm)
-}
-
-fn name(text: &str) -> Vec<u8> {
-    [text.as_bytes(), b"\0"].concat()
-}
-
-fn with_name(fixed: &[u64], text: &str) -> Vec<u8> {
-    [words(fixed), name(text)].concat()
-}
+use front_end::fuse::{ROOT, name, outcome, request, u32_at, u64_at, with_name, words};
+use front_end::{Scratch, started};
 
 /// Name and kind of each record of a READDIR reply, and the last cookie.
 fn records(mut reply: &[u8]) -> (BTreeMap<String, u32>, u64) {

@@ -25,6 +25,16 @@ pub(crate) fn words(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|w| w.to_le_bytes()).collect()
 }
 
+/// A name as it stands in a request, with the NUL behind it.
+pub(crate) fn name(text: &str) -> Vec<u8> {
+    [text.as_bytes(), b"\0"].concat()
+}
+
+/// A body of words and a name.
+pub(crate) fn with_name(fixed: &[u64], text: &str) -> Vec<u8> {
+    [words(fixed), name(text)].concat()
+}
+
 pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
 }

@@ -41,6 +41,20 @@ const BUFFERED: u16 = 16;
 pub(crate) const WRITABLE: u16 = 2;
 const NEXT: u16 = 1;
 
+/// A daemon with a window of 8 MiB, and a guest that has sent INIT, with as many
+/// queues as `args` ask for.
+pub(crate) fn started(scratch: &Scratch, args: &[&str]) -> (Daemon, Vm) {
+    let queues = args
+        .iter()
+        .skip_while(|a| **a != "--queues")
+        .nth(1)
+        .map_or(1, |n| n.parse().expect("a number"));
+    let daemon = Daemon::start(scratch, &[&["--window", "8M"], args].concat());
+    let mut vm = Vm::connect(&daemon.socket, 8 << 20, queues);
+    vm.init();
+    (daemon, vm)
+}
+
 /// A directory of its own for each test, removed at its end.
 pub(crate) struct Scratch(pub(crate) PathBuf);
 
